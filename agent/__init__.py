@@ -1,0 +1,1 @@
+"""Who acts: the policy's vocabulary and voice."""

@@ -1,0 +1,57 @@
+"""What a policy is, and the scripted one that tests use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from agent.screen import Vision
+from agent.types import Completion, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """temperature 0 is greedy. Training samples from the full distribution (no top-p, no top-k), because a truncated
+    sampler biases the importance ratio; these two exist for evaluation only."""
+
+    temperature: float = 1.0
+    max_new_tokens: int = 512
+    top_p: float = 1.0
+    top_k: int = 0
+
+
+GREEDY = Sampling(temperature=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt and the seed of its own random stream: what is sampled for it must not depend on its neighbours."""
+
+    prompt: Prompt
+    seed: int = 0
+
+
+class Policy(Protocol):
+    """Answers prompts. One completion per request, in order. Raises SetupError when it cannot be reached at all and
+    EnvCrashed when a request failed after its retries; never returns a made-up answer."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def vision(self) -> Vision: ...
+
+    def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]: ...
+
+
+class ScriptedPolicy:
+    """Says what `script(prompt)` returns. No model, no tokens."""
+
+    def __init__(self, script: Callable[[Prompt], str], name: str = "scripted", vision: Vision | None = None):
+        self.name = name
+        self.vision = vision or Vision()
+        self._script = script
+
+    def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        return [Completion(self._script(request.prompt)) for request in requests]

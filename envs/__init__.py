@@ -1,0 +1,1 @@
+"""Where the agent acts, and how agreement with an expert is measured."""

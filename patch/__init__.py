@@ -1,0 +1,1 @@
+"""What happens when the policy and the expert disagree."""

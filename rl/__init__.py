@@ -1,0 +1,1 @@
+"""How the agent learns and how it is scored."""
