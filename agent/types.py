@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -369,3 +369,7 @@ class Rollout:
     sample: int
     turns: tuple[Turn, ...]
     ended: Ended
+
+
+Patch = Callable[[Episode, Turn], Repair | None]
+"""What happens at a mismatch: a repair, or None to end the walk."""

@@ -1,0 +1,106 @@
+"""The recording as an environment, and the one loop that walks it.
+
+SOP evaluation is `walk` with no patch at temperature 0; semi-online training is `walk` with a patch at temperature 1;
+offline RL and single-step evaluation are `step_walk`. Nothing else in the project compares turns with recordings.
+
+A walk is a coroutine: it yields a prompt, is sent the completion, and returns its Rollout. Whoever drives it decides how
+many walks ask at once; the walk itself does not know whether its policy is a script, a local model or a server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+
+from agent.codec import think_block
+from agent.dialogue import Dialogue, transform
+from agent.errors import EnvCrashed, UnreadableAction
+from agent.types import Completion, Ended, Episode, Patch, Prompt, Rollout, Turn
+from envs.match import GUIDERAIL, MatchRules, judge
+
+Walk = Generator[Prompt, Completion, Rollout]
+
+
+def walk(
+    episode: Episode,
+    *,
+    dialogue: Dialogue,
+    rules: MatchRules = GUIDERAIL,
+    patch: Patch | None = None,
+    sample: int = 0,
+) -> Walk:
+    """UI-S1 algorithm 1: the policy walks the recording in its own history.
+
+    The next screenshot is the expert's as long as the policy's action matches. At a mismatch `patch` may repair the turn;
+    with no patch, or when it declines, the walk ends there. The mismatching turn is part of the rollout. A mismatch at the
+    last recorded step is never patched, since no later turn would read the repair. EnvCrashed thrown in ends the walk as
+    "crashed" with the turns so far.
+    """
+    turns: list[Turn] = []
+    screenshots = [step.screenshot for step in episode.steps]
+    ended: Ended = "finished"
+    for index in range(len(episode.steps)):
+        prompt = dialogue.prompt(episode.goal, screenshots[: index + 1], [turn.history_text() for turn in turns])
+        try:
+            turn = hear(
+                episode, index, prompt, (yield prompt), dialogue, rules, sum(t.repair is not None for t in turns)
+            )
+            if not turn.verdict.exact and patch is not None and index + 1 < len(episode.steps):
+                repair = patch(episode, turn)
+                if repair is not None and repair.question is not None:
+                    thought = think_block((yield repair.question).text)
+                    repair = replace(repair, thought=thought or "")
+                if repair is not None:
+                    text = dialogue.say(repair.thought, repair.action, screenshots[index])
+                    turn = replace(turn, repair=replace(repair, text=text))
+        except EnvCrashed:
+            return Rollout(episode.id, sample, tuple(turns), "crashed")
+        turns.append(turn)
+        if not turn.verdict.exact and turn.repair is None:
+            ended = "mismatch"
+            break
+    return Rollout(episode.id, sample, tuple(turns), ended)
+
+
+def step_walk(
+    episode: Episode,
+    index: int,
+    *,
+    dialogue: Dialogue,
+    rules: MatchRules = GUIDERAIL,
+    thoughts: bool = True,
+    sample: int = 0,
+) -> Walk:
+    """One step under the expert's history (offline RL, single-step accuracy). A rollout of one turn."""
+    prompt = expert_prompt(episode, index, dialogue, thoughts)
+    try:
+        turn = hear(episode, index, prompt, (yield prompt), dialogue, rules, 0)
+    except EnvCrashed:
+        return Rollout(episode.id, sample, (), "crashed")
+    return Rollout(episode.id, sample, (turn,), "finished" if turn.verdict.exact else "mismatch")
+
+
+def expert_prompt(episode: Episode, index: int, dialogue: Dialogue, thoughts: bool = True) -> Prompt:
+    """The prompt of step `index` when all earlier turns are the expert's, with recorded thoughts or without."""
+    past = episode.steps[:index]
+    history = [dialogue.say(step.thought if thoughts else None, step.action, step.screenshot) for step in past]
+    return dialogue.prompt(episode.goal, [step.screenshot for step in episode.steps[: index + 1]], history)
+
+
+def hear(
+    episode: Episode,
+    index: int,
+    prompt: Prompt,
+    completion: Completion,
+    dialogue: Dialogue,
+    rules: MatchRules,
+    repairs_before: int = 0,
+) -> Turn:
+    """Read and judge one completion against recorded step `index`."""
+    try:
+        reply = dialogue.dialect.read(completion.text, transform(prompt.screen))
+    except UnreadableAction as error:
+        verdict = judge(episode.steps[index], error, rules)
+        return Turn(index, prompt, completion, error.thought, None, verdict, repairs_before)
+    verdict = judge(episode.steps[index], reply.action, rules)
+    return Turn(index, prompt, completion, reply.thought, reply.action, verdict, repairs_before)
