@@ -7,15 +7,18 @@ for a walk depends only on its key, never on its neighbours, so any single rollo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from agent.errors import EnvCrashed
 from agent.policy import Policy, Request, Sampling
-from agent.types import Completion, Prompt, Rollout
-from envs.replay import Walk
+from agent.types import Completion, Prompt
 
 Key = tuple[object, ...]
+T = TypeVar("T")
+Asking = Generator[Prompt, Completion, T]
+"""A coroutine that asks a policy and returns a T: a walk over a recording (Rollout) or a live attempt (Attempt)."""
 
 
 def seed_of(*key: object) -> int:
@@ -25,36 +28,36 @@ def seed_of(*key: object) -> int:
 
 
 @dataclass
-class _Live:
+class _Live(Generic[T]):
     place: int
     key: Key
-    walk: Walk
+    walk: Asking[T]
     prompt: Prompt
     asked: int = 0
 
 
 def drive(
-    walks: Iterable[tuple[Key, Walk]],
+    walks: Iterable[tuple[Key, Asking[T]]],
     policy: Policy,
     sampling: Sampling,
     *,
     width: int = 64,
-    on_finished: Callable[[Rollout], None] | None = None,
-) -> list[Rollout]:
-    """Run all walks to their end, at most `width` at a time; rollouts come back in the order of the walks.
+    on_finished: Callable[[T], None] | None = None,
+) -> list[T]:
+    """Run all walks to their end, at most `width` at a time; results come back in the order of the walks.
 
     Each walk's key seeds its own random stream, one draw of seeds per question. A request whose machine failed even when
     sent alone ends its walk as "crashed"; a policy that cannot be reached at all raises SetupError through here.
     """
     waiting = iter(walks)
-    live: list[_Live] = []
-    results: dict[int, Rollout] = {}
+    live: list[_Live[T]] = []
+    results: dict[int, T] = {}
     started = 0
 
-    def finish(place: int, rollout: Rollout) -> None:
-        results[place] = rollout
+    def finish(place: int, result: T) -> None:
+        results[place] = result
         if on_finished is not None:
-            on_finished(rollout)
+            on_finished(result)
 
     while True:
         while len(live) < width and (pair := next(waiting, None)) is not None:
@@ -67,7 +70,7 @@ def drive(
         if not live:
             return [results[place] for place in range(started)]
         requests = [Request(w.prompt, seed_of(*w.key, w.asked)) for w in live]
-        still: list[_Live] = []
+        still: list[_Live[T]] = []
         for w, answer in zip(live, _answers(policy, requests, sampling), strict=True):
             try:
                 w.prompt = w.walk.throw(answer) if isinstance(answer, EnvCrashed) else w.walk.send(answer)

@@ -1,0 +1,172 @@
+"""One YAML per run: sections model, data, method, training. Unknown keys are errors that suggest the nearest known one.
+
+`training` goes to TRL's GRPOConfig (SFTConfig for stage one) untouched; everything the method itself needs is in `method`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from agent.dialects import DIALECTS
+from agent.errors import SetupError
+from envs.match import RULES
+from patch.base import PATCHES
+from rl.advantage import EpisodeMode
+from rl.returns import ReturnMode
+from rl.reward import REWARDS
+from rl.select import SpreadOf
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Lora(Section):
+    """PEFT's LoraConfig, the keys one sets; alpha is lora_alpha."""
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: str | list[str] = "all-linear"
+
+
+class Model(Section):
+    """path: a folder or hub id with weights, tokenizer and image processor. adapter: a PEFT adapter to start from.
+
+    images: screenshots a prompt shows, the current one included. max_prompt_tokens: checked before training starts.
+    min_pixels, max_pixels: bounds of the resized picture; None takes the image processor's own.
+    """
+
+    path: str
+    adapter: str | None = None
+    lora: Lora | None = None
+    freeze_vision: bool = False
+    dialect: str = "guiderail"
+    images: int = Field(default=2, ge=1)
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    max_prompt_tokens: int = 12288
+    max_new_tokens: int = 512
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    @field_validator("dialect")
+    @classmethod
+    def _dialect(cls, value: str) -> str:
+        return one_of(value, DIALECTS, "dialect")
+
+
+class Data(Section):
+    """train: standard JSONL or its folder. swipes: how it stores vertical swipes. limit: only the first so many."""
+
+    train: str
+    swipes: Literal["detect", "finger", "inverted"] = "detect"
+    skip_bad: bool = False
+    limit: int | None = None
+
+
+class Method(Section):
+    """What semi-online RL is made of; defaults are the paper's (method 5.7, 7)."""
+
+    algorithm: Literal["sft", "offline", "semi-online"] = "semi-online"
+    rules: str = "guiderail"
+    reward: str = "paper"
+    gamma: float = Field(default=0.5, ge=0, le=1)
+    returns: ReturnMode = "paper"
+    episode_advantage: EpisodeMode = "total"
+    episode_weight: float = 1.0
+    step_weight: float = 1.0
+    scale: bool = True
+    groups: int = Field(default=32, ge=1)
+    rollouts: int = Field(default=8, ge=1)
+    eta: float = Field(default=0.3, ge=0)
+    spread_of: SpreadOf = "first_return"
+    tries: int = Field(default=4, ge=1)
+    patch: str = "thought-free"
+    patch_budget: int | Literal["unlimited"] = 1
+    thought_store: str | None = None
+    expert_thoughts: bool = True
+    temperature: float = Field(default=1.0, gt=0)
+    max_rows: int = Field(default=64, ge=1)
+    width: int = Field(default=64, ge=1)
+
+    @field_validator("rules", "reward", "patch")
+    @classmethod
+    def _named(cls, value: str, info: Any) -> str:
+        known: dict[str, Iterable[str]] = {"rules": RULES, "reward": REWARDS, "patch": PATCHES}
+        return one_of(value, known[info.field_name], info.field_name)
+
+
+class Config(Section):
+    model: Model
+    data: Data
+    method: Method = Method()
+    training: dict[str, Any] = {}
+
+
+def one_of(value: str, known: Iterable[str], what: str) -> str:
+    """value, if known; else a ValueError with the nearest known names."""
+    if value not in set(known):
+        raise ValueError(f"unknown {what} {value!r}{nearest(value, known)}")
+    return value
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """ ", did you mean 'x'?" or the list of what is known."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else f", expected one of {', '.join(names)}"
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read the YAML, apply `section.key=value` overrides (values are YAML), validate. Raises SetupError."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SetupError(f"no config file {path}") from None
+    except yaml.YAMLError as error:
+        raise SetupError(f"{path} is not YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise SetupError(f"{path} holds no mapping, expected the sections model, data, method, training")
+    for override in overrides:
+        _apply(content, override)
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        raise SetupError("\n".join(f"{path}: {_explain(problem)}" for problem in error.errors())) from None
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    parts = key.split(".")
+    if not equals or not all(parts) or len(parts) < 2:
+        raise SetupError(f"override {override!r}: expected section.key=value, such as method.gamma=0.9")
+    place = content
+    for part in parts[:-1]:
+        if place.get(part) is None:
+            place[part] = {}
+        place = place[part]
+        if not isinstance(place, dict):
+            raise SetupError(f"override {override!r}: {part} is not a section")
+    try:
+        place[parts[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise SetupError(f"override {override!r}: the value is not YAML: {error}") from None
+
+
+_SECTIONS: dict[str, type[Section]] = {"model": Model, "data": Data, "method": Method, "lora": Lora}
+
+
+def _explain(problem: Any) -> str:
+    place = [str(part) for part in problem["loc"]]
+    if problem["type"] == "extra_forbidden":
+        section = _SECTIONS.get(place[-2], Config) if len(place) > 1 else Config
+        return f"unknown key {'.'.join(place)}{nearest(place[-1], section.model_fields)}"
+    if problem["type"] == "missing":
+        return f"{'.'.join(place)} is missing"
+    return f"{'.'.join(place)}: {problem['msg'].removeprefix('Value error, ')}, got {str(problem['input'])[:80]!r}"

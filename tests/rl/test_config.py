@@ -1,0 +1,71 @@
+"""Configs: every shipped one loads, unknown keys suggest the nearest, overrides are YAML."""
+
+from pathlib import Path
+
+import pytest
+
+from agent.errors import SetupError
+from rl.config import load_config
+
+SHIPPED = sorted((Path(__file__).parents[2] / "launch" / "configs").glob("*.yaml"))
+MINIMAL = "model: {path: m}\ndata: {train: d}\n"
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)
+def test_every_shipped_config_loads(path):
+    load_config(path)
+
+
+def test_there_are_shipped_configs():
+    assert {"tiny_sft.yaml", "tiny_semi_online.yaml", "qwen2_5_vl_7b.yaml", "qwen3_vl_8b.yaml"} <= {
+        p.name for p in SHIPPED
+    }
+
+
+def test_overrides_are_yaml_and_reach_any_depth(config):
+    got = load_config(
+        config, ["method.gamma=0.9", "model.lora.r=4", "training.max_steps=7", "method.patch_budget=unlimited"]
+    )
+    assert (got.method.gamma, got.model.lora.r, got.training["max_steps"]) == (0.9, 4, 7)
+    assert got.method.patch_budget == "unlimited"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("method.gama=1", "did you mean 'gamma'"),
+        ("model.lora.rank=1", "unknown key model.lora.rank"),
+        ("metod.gamma=1", "did you mean 'method'"),
+        ("method.patch=thougt-free", "did you mean 'thought-free'"),
+        ("method.rules=uis1-papr", "did you mean 'uis1-paper'"),
+        ("method.gamma=2", "less than or equal to 1"),
+        ("gamma=2", "section.key=value"),
+        ("method.gamma", "section.key=value"),
+        ("method.gamma.x=1", "not a section"),
+        ("method.gamma={", "not YAML"),
+    ],
+)
+def test_mistakes_are_named(config, override, message):
+    if override == "method.gamma.x=1":
+        config.write_text(MINIMAL + "method: {gamma: 0.5}\n")
+    with pytest.raises(SetupError, match=message):
+        load_config(config, [override])
+
+
+def test_files_that_are_no_configs(tmp_path):
+    with pytest.raises(SetupError, match="no config file"):
+        load_config(tmp_path / "none.yaml")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("- 1")
+    with pytest.raises(SetupError, match="no mapping"):
+        load_config(bad)
+    bad.write_text("model: {}\n")
+    with pytest.raises(SetupError, match=r"model\.path is missing"):
+        load_config(bad)
