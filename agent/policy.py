@@ -46,12 +46,12 @@ class Policy(Protocol):
 
 
 class ScriptedPolicy:
-    """Says what `script(prompt)` returns. No model, no tokens."""
+    """Says what `script(request)` returns. No model, no tokens."""
 
-    def __init__(self, script: Callable[[Prompt], str], name: str = "scripted", vision: Vision | None = None):
+    def __init__(self, script: Callable[[Request], str], name: str = "scripted", vision: Vision | None = None):
         self.name = name
         self.vision = vision or Vision()
         self._script = script
 
     def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        return [Completion(self._script(request.prompt)) for request in requests]
+        return [Completion(self._script(request)) for request in requests]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from agent.dialogue import Dialogue
 from agent.dialects import Dialect
+from agent.dialogue import Dialogue
 from agent.errors import DataError, UnreadableAction
 from agent.policy import GREEDY, Policy, Sampling
 from agent.screen import ScreenTransform

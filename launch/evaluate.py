@@ -1,0 +1,219 @@
+"""guiderail evaluate ... and guiderail rejudge: scoring, on recordings and live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from agent.dialects import DIALECTS
+from agent.errors import SetupError
+from agent.types import Rollout
+from envs.episodes import Dataset
+from launch import parts, show
+from rl.evaluate import evaluate_offline, evaluate_sop
+from rl.evaluate import rejudge as rejudge_rows
+from rl.runlog import RunLog, read_json, read_rollouts, rollout_row
+
+app = typer.Typer(no_args_is_help=True, help="Score an agent on recordings or live.")
+
+DataArg = Annotated[str, typer.Argument(help="standard JSONL, or the folder that holds episodes.jsonl")]
+Model = Annotated[str | None, typer.Option(help="model or adapter folder, or hub id")]
+Adapter = Annotated[str | None, typer.Option(help="PEFT adapter folder on top of --model")]
+Server = Annotated[str | None, typer.Option(help="OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1")]
+Served = Annotated[str | None, typer.Option("--served-model", help="model id on the server")]
+Agent = Annotated[str | None, typer.Option(help="expert or random, in place of a model")]
+Dialect = Annotated[str | None, typer.Option(help=f"one of {', '.join(DIALECTS)}; default: as the model was trained")]
+Images = Annotated[int | None, typer.Option(help="screenshots per prompt, the current one included")]
+Tokens = Annotated[int | None, typer.Option("--max-new-tokens")]
+Temperature = Annotated[float, typer.Option(help="0 is greedy")]
+Seed = Annotated[int, typer.Option()]
+Width = Annotated[int, typer.Option(help="episodes under way at once")]
+RulesOption = Annotated[str, typer.Option("--rules", help="how two actions are compared; see the README")]
+Screen = Annotated[str | None, typer.Option(help="WxH or infer: recordings without images")]
+Swipes = Annotated[str, typer.Option(help="how the file stores vertical swipes: detect, finger, inverted")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="drop broken episodes and list them")]
+Limit = Annotated[int | None, typer.Option(help="only the first so many episodes")]
+Out = Annotated[Path | None, typer.Option(help="run folder to write")]
+Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard output, nothing else there")]
+
+
+def ask(
+    model: str | None,
+    adapter: str | None,
+    server: str | None,
+    served: str | None,
+    agent: str | None,
+    dialect: str | None,
+    images: int | None,
+    tokens: int | None,
+) -> parts.Ask:
+    if agent not in (None, "expert", "random"):
+        raise SetupError(f"--agent {agent!r}: expected expert or random")
+    return parts.Ask(model, adapter, server, served, agent, dialect, images, tokens)  # type: ignore[arg-type]
+
+
+def _recorded(
+    kind: Literal["sop", "offline"],
+    data: Dataset,
+    source: str,
+    screen: str | None,
+    who: parts.Ask,
+    rules: str,
+    temperature: float,
+    seed: int,
+    width: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Both evaluations on recordings: build, run with a bar, write the run folder, print."""
+    chosen = parts.rules(rules)
+    actor = parts.acting(who, data.episodes)
+    details = {
+        "model": actor.model,
+        "voice": asdict(actor.voice),
+        "data": {"path": source, "digest": data.digest, "screen": screen, "swipes": data.swipes, "notes": data.notes},
+        "rules": asdict(chosen),
+        "temperature": temperature,
+        "seed": seed,
+    }
+    log = RunLog(out, kind, details) if out else None
+    lengths = {episode.id: len(episode.steps) for episode in data.episodes}
+    total = len(data.episodes) if kind == "sop" else sum(lengths.values())
+    with _bar(kind, total) as tick:
+
+        def record(rollout: Rollout) -> None:
+            tick()
+            if log is not None:
+                where = {"index": rollout.turns[0].index} if kind == "offline" and rollout.turns else {}
+                log.rollout(rollout_row(rollout, lengths[rollout.episode_id], **where))
+
+        run = evaluate_sop if kind == "sop" else evaluate_offline
+        result = run(
+            data.episodes,
+            actor.policy,
+            actor.dialogue,
+            chosen,
+            sampling=parts.sampling(actor.voice, temperature),
+            seed=seed,
+            width=width,
+            record=record,
+        )
+    if log is not None:
+        log.finish(show.strict(result))
+    notes(data)
+    keys = ("PG", "TSR", "Score") if kind == "sop" else ("TM", "GR", "SR")
+    title = f"{kind} on {source}, rules {rules}"
+    show.result(result, as_json, show.scores(title, {actor.model: result}, keys))
+
+
+def notes(data: Dataset) -> None:
+    """What the loader decided or dropped, for people."""
+    for line in (*data.notes, *(f"dropped {message}" for message in data.dropped)):
+        show.err.print(line, style="dim", markup=False, highlight=False)
+
+
+@contextmanager
+def _bar(name: str, total: int) -> Iterator[Callable[[], None]]:
+    with show.progress() as progress:
+        task = progress.add_task(name, total=total, note="")
+        yield lambda: progress.advance(task)
+
+
+@app.command()
+def sop(
+    data: DataArg,
+    model: Model = None,
+    adapter: Adapter = None,
+    server: Server = None,
+    served: Served = None,
+    agent: Agent = None,
+    dialect: Dialect = None,
+    images: Images = None,
+    tokens: Tokens = None,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    width: Width = 64,
+    rules: RulesOption = "guiderail",
+    screen: Screen = None,
+    swipes: Swipes = "detect",
+    skip_bad: SkipBad = False,
+    limit: Limit = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Semi-online performance: walk each recording in the agent's own history until it disagrees (PG, TSR, Score)."""
+    who = ask(model, adapter, server, served, agent, dialect, images, tokens)
+    loaded = parts.dataset(data, screen, swipes, skip_bad, limit)
+    _recorded("sop", loaded, data, screen, who, rules, temperature, seed, width, out, as_json)
+
+
+@app.command()
+def offline(
+    data: DataArg,
+    model: Model = None,
+    adapter: Adapter = None,
+    server: Server = None,
+    served: Served = None,
+    agent: Agent = None,
+    dialect: Dialect = None,
+    images: Images = None,
+    tokens: Tokens = None,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    width: Width = 64,
+    rules: RulesOption = "guiderail",
+    screen: Screen = None,
+    swipes: Swipes = "detect",
+    skip_bad: SkipBad = False,
+    limit: Limit = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Single steps under the expert's history: type match TM, grounding GR, step success SR."""
+    who = ask(model, adapter, server, served, agent, dialect, images, tokens)
+    loaded = parts.dataset(data, screen, swipes, skip_bad, limit)
+    _recorded("offline", loaded, data, screen, who, rules, temperature, seed, width, out, as_json)
+
+
+def rejudge(
+    run: Annotated[Path, typer.Argument(help="run folder of evaluate sop or evaluate offline")],
+    more: Annotated[list[str] | None, typer.Argument(metavar="[RULES]...", help="further rules")] = None,
+    rules: Annotated[list[str], typer.Option("--rules", help="rules to score under: --rules A B C")] = [],  # noqa: B006
+    data: Annotated[str | None, typer.Option(help="where the recordings are now, if they moved")] = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Score a run's recorded answers under other rules; needs no model."""
+    if not rules:
+        raise SetupError("rejudge needs --rules NAME [NAME ...]")
+    record = read_json(run / "run.json")
+    if record.get("kind") not in ("sop", "offline"):
+        raise SetupError(
+            f"{run} is a {record.get('kind')} run; rejudge reads runs of evaluate sop and evaluate offline"
+        )
+    source = record["data"]
+    loaded = parts.dataset(data or source["path"], source["screen"], source["swipes"], True, None)
+    if loaded.digest != source["digest"]:
+        raise SetupError(
+            f"{data or source['path']} is not the data of this run (digest {loaded.digest[:12]}, expected "
+            f"{source['digest'][:12]}); give the right file with --data"
+        )
+    dialect = DIALECTS[record["voice"]["dialect"]]
+    rows: dict[str, dict[str, Any]] = {
+        name: rejudge_rows(record["kind"], read_rollouts(run), loaded.episodes, dialect, parts.rules(name))
+        for name in (*rules, *(more or ()))
+    }
+    if out is not None:
+        RunLog(out, "rejudge", {"of": str(run), "data": source, "rules": list(rows)}).finish(show.strict(rows))
+    keys = ("PG", "TSR", "Score") if record["kind"] == "sop" else ("TM", "GR", "SR")
+    for name, row in rows.items():
+        if row.get("open_ended"):
+            show.err.print(
+                f"{name}: {row['open_ended']} walks stopped where this rule would have gone on; PG and TSR are lower bounds"
+            )
+    show.result(rows, as_json, show.scores(f"{run} rejudged", rows, keys))

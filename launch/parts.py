@@ -1,0 +1,147 @@
+"""The only place that builds concrete, heavy things: policies, dialogues, data sets, worlds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from agent.dialects import DIALECTS
+from agent.dialogue import Dialogue
+from agent.errors import SetupError
+from agent.policy import Policy, Sampling
+from agent.screen import Vision
+from agent.scripted import expert_policy, random_policy
+from agent.types import Episode
+from envs.episodes import Dataset, load_episodes
+from envs.match import RULES, MatchRules
+from rl.config import nearest
+
+VOICE_FILE = "guiderail.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """How a model was taught to speak; written next to its weights, so that evaluation asks it the way training did."""
+
+    dialect: str = "guiderail"
+    images: int = 2
+    max_new_tokens: int = 512
+    max_prompt_tokens: int = 12288
+
+    def save(self, folder: Path) -> None:
+        (folder / VOICE_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+
+def read_voice(folder: Path) -> Voice:
+    """The voice of a model folder; the default for checkpoints that were not trained here."""
+    file = folder / VOICE_FILE
+    if not file.is_file():
+        return Voice()
+    try:
+        return Voice(**json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise SetupError(f"{file} is no voice file ({error}); remove it or train again") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What the user said about who acts: exactly one of model, server, agent; None elsewhere means "as trained"."""
+
+    model: str | None = None
+    adapter: str | None = None
+    server: str | None = None
+    served_model: str | None = None
+    agent: Literal["expert", "random"] | None = None
+    dialect: str | None = None
+    images: int | None = None
+    max_new_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Acting:
+    """A policy and the dialogue it is addressed in. model: what was asked for, for the record."""
+
+    policy: Policy
+    dialogue: Dialogue
+    voice: Voice
+    model: str
+
+
+def acting(ask: Ask, episodes: Sequence[Episode] = ()) -> Acting:
+    """Build who acts. Raises SetupError unless exactly one of model, server and agent is given."""
+    given = [name for name in ("model", "server", "agent") if getattr(ask, name) is not None]
+    if len(given) != 1:
+        raise SetupError(f"give exactly one of --model, --server, --agent; got {' and '.join(given) or 'none'}")
+    voice = read_voice(Path(ask.model)) if ask.model else Voice(dialect="brief" if ask.agent else "guiderail")
+    voice = Voice(
+        ask.dialect or voice.dialect,
+        ask.images or voice.images,
+        ask.max_new_tokens or voice.max_new_tokens,
+        voice.max_prompt_tokens,
+    )
+    if voice.dialect not in DIALECTS:
+        raise SetupError(f"unknown dialect {voice.dialect!r}{nearest(voice.dialect, DIALECTS)}")
+    policy = _policy(ask, voice, episodes)
+    dialogue = Dialogue(policy.vision, DIALECTS[voice.dialect], voice.images)
+    return Acting(policy, dialogue, voice, ask.model or ask.server or str(ask.agent))
+
+
+def _policy(ask: Ask, voice: Voice, episodes: Sequence[Episode]) -> Policy:
+    if ask.agent is not None:
+        dialect = DIALECTS[voice.dialect]
+        return expert_policy(episodes, dialect) if ask.agent == "expert" else random_policy(dialect)
+    if ask.server is not None:
+        from agent.served import ServedPolicy
+
+        if ask.served_model is None:
+            raise SetupError("--server also needs --served-model, the model id the server lists")
+        served = ServedPolicy(ask.server, ask.served_model, Vision())
+        served.check()
+        return served
+    require("torch", "train")
+    from agent.local import load_policy
+
+    return load_policy(str(ask.model), adapter=ask.adapter, max_prompt_tokens=voice.max_prompt_tokens)
+
+
+def dataset(path: str, screen: str | None, swipes: str, skip_bad: bool, limit: int | None) -> Dataset:
+    """Load recordings as the command line describes them; screen is "WxH" or "infer"."""
+    if swipes not in ("detect", "finger", "inverted"):
+        raise SetupError(f"--swipes {swipes!r}{nearest(swipes, ('detect', 'finger', 'inverted'))}")
+    return load_episodes(
+        Path(path),
+        screen=parse_screen(screen),
+        swipes=swipes,  # type: ignore[arg-type]
+        skip_bad=skip_bad,
+        limit=limit,
+    )
+
+
+def parse_screen(text: str | None) -> tuple[int, int] | Literal["infer"] | None:
+    if text is None or text == "infer":
+        return text  # type: ignore[return-value]
+    width, x, height = text.partition("x")
+    if not x or not width.isdigit() or not height.isdigit():
+        raise SetupError(f"--screen {text!r}: expected WIDTHxHEIGHT such as 1080x2400, or infer")
+    return int(width), int(height)
+
+
+def rules(name: str) -> MatchRules:
+    if name not in RULES:
+        raise SetupError(f"unknown rules {name!r}{nearest(name, RULES)}")
+    return RULES[name]
+
+
+def require(module: str, extra: str) -> None:
+    """SetupError that names the extra to install when `module` is missing."""
+    import importlib.util
+
+    if importlib.util.find_spec(module) is None:
+        raise SetupError(f"this needs {module}, which is not installed; run: pip install 'guiderail[{extra}]'")
+
+
+def sampling(voice: Voice, temperature: float) -> Sampling:
+    return Sampling(temperature=temperature, max_new_tokens=voice.max_new_tokens)

@@ -1,0 +1,70 @@
+"""What goes to the screen: results as one table or one JSON object on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+out = Console()
+err = Console(stderr=True)
+
+
+def result(value: Mapping[str, Any], as_json: bool, table: Table) -> None:
+    """Print a result: the JSON object alone, or the table."""
+    if as_json:
+        print(json.dumps(strict(value), ensure_ascii=False))
+    else:
+        out.print(table)
+
+
+def strict(value: Any) -> Any:
+    """NaN and infinities are not JSON; they become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    return value
+
+
+def percent(value: float | None, interval: Sequence[float] | None = None) -> str:
+    """ "31.2 [28.0, 34.5]" in percent, or "-" when nothing was scored."""
+    if value is None:
+        return "-"
+    text = f"{100 * value:.1f}"
+    return text if interval is None else f"{text} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def scores(title: str, rows: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> Table:
+    """One line per row name; a column per key with its 95 % interval, then n and unscored."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for key in keys:
+        table.add_column(f"{key} %", justify="right")
+    for key in ("n", "unscored"):
+        table.add_column(key, justify="right")
+    for name, row in rows.items():
+        cells = [percent(row[key], row["intervals"][key]) for key in keys]
+        table.add_row(name, *cells, str(row["n"]), str(row["unscored"]))
+    return table
+
+
+def progress() -> Progress:
+    """A bar on standard error with count and remaining time."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=err,
+        transient=True,
+    )
