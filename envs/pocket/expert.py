@@ -1,0 +1,155 @@
+"""From a wish ("on this page, this should happen") to the next finger movement.
+
+A template says what it wants next from the phone's state alone; `Guide` finds the way: it closes pop-ups, leaves wrong
+apps, walks to the page, scrolls until the target shows. So one expert serves recordings, noise and repairs of mistakes.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from agent.types import Action, Answer, Click, LongPress, Open, Point, Swipe, SystemButton, Terminate, Type, Wait
+from envs.pocket.phone import Phone
+from envs.pocket.ui import DISMISS, NOTHING, Op, Placed, shown_lines
+
+Route = tuple[tuple[str, str], ...]
+"""Pages below an app's first page, as (page, argument)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """The next thing to bring about.
+
+    app, route: the page where it happens. ops: tried from the last one back, so ("ask", "delete") answers a dialog that
+    already asks and opens it otherwise. text: what the field named by `ops` = ("focus", name) must hold; submit: press
+    Enter once it does. hold: reach ops[0] by a long press. menu: reach the dialog through the Menu button. say: what a
+    careful person would note down now, such as what is already done. answer: tell the user this.
+    """
+
+    app: str = ""
+    route: Route = ()
+    ops: tuple[Op, ...] = ()
+    text: str | None = None
+    hold: bool = False
+    menu: bool = False
+    enter: bool = False
+    use_open: bool = False
+    say: str = ""
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One expert step. target: the cell it is about, for the true box. thought: informative; `vague` may replace it."""
+
+    action: Action
+    thought: str
+    target: Placed | None = None
+
+
+VAGUE = ("next", "go on", "tap it", "continue", "now this")
+
+
+def move(phone: Phone, want: Want | None) -> Move:
+    """The next step towards `want`; Terminate when there is nothing left to want."""
+    box = phone.state.dialog
+    if box and box.until:
+        return Move(Wait(2.0), "wait for it")
+    if box:
+        return _dialog(phone, want)
+    if want is None:
+        return Move(Terminate("success"), "all done")
+    return _walk(phone, want) or _arrived(phone, want)
+
+
+def thought(text: str, seed: int, index: int, informative: float = 0.5) -> str:
+    """The informative thought or, for about half of the steps, a vague one that remembers nothing."""
+    rng = random.Random(f"thought-{seed}-{index}")
+    return text if rng.random() < informative else rng.choice(VAGUE)
+
+
+def _note(want: Want, text: str) -> str:
+    return " ".join(f"{want.say} {text}".split()[:10])
+
+
+def _dialog(phone: Phone, want: Want | None) -> Move:
+    """Answer a dialog the wished way, else close it."""
+    found = next((hit for op in reversed(want.ops if want else ()) if (hit := phone.scene().find(op))), None)
+    if found and want:
+        return _click(phone, found, _note(want, f"tap {found.cell.text}"))
+    close = phone.scene().find(DISMISS)
+    if close is None:
+        return Move(SystemButton("Back"), "close this")
+    return _click(phone, close, f"close this tap {close.cell.text}")
+
+
+def _walk(phone: Phone, want: Want) -> Move | None:
+    """One step of the way to the wished page; None when it is in front."""
+    screen = phone.screen
+    if screen is None or screen.app != want.app:
+        if want.use_open:
+            return Move(Open(want.app), _note(want, f"open {want.app}"))
+        if screen is not None:
+            return Move(SystemButton("Home"), _note(want, "go home"))
+        return _reach(phone, want, ("launch", want.app))
+    here = tuple(s.key for s in phone.state.stack)
+    path = (("main", ""), *want.route)
+    if here == path:
+        return None
+    if here == path[: len(here)]:
+        page, argument = path[len(here)]
+        return _reach(phone, want, ("go", page, argument))
+    return Move(SystemButton("Back"), _note(want, "go back"))
+
+
+def _arrived(phone: Phone, want: Want) -> Move:
+    screen = phone.screen
+    if want.answer is not None:
+        return Move(Answer(want.answer), _note(want, "tell it"))
+    if screen and want.text is not None:
+        name = want.ops[0][1]
+        held = screen.fields.get(name, "")
+        if held != want.text:
+            if screen.focus == name and (screen.fresh or not held):
+                return Move(Type(want.text), _note(want, f"type {want.text}"))
+            return _reach(phone, want, want.ops[0])
+        if want.enter and screen.focus == name:
+            return Move(SystemButton("Enter"), _note(want, "press Enter"))
+        return _reach(phone, want, want.ops[-1])
+    if want.menu:
+        return Move(SystemButton("Menu"), _note(want, "open menu"))
+    return _reach(phone, want, want.ops[0], want.hold)
+
+
+def _reach(phone: Phone, want: Want, op: Op, hold: bool = False) -> Move:
+    """Tap the cell with this op, or scroll towards it."""
+    visible = phone.scene().find(op)
+    if visible:
+        verb = "hold" if hold else "tap"
+        action: Action | None = LongPress(_centre(phone, visible), 1.0) if hold else None
+        text = _note(want, f"{verb} {visible.cell.text}")
+        return Move(action, text, visible) if action else _click(phone, visible, text)
+    page = phone.page()
+    lines = [i for i, line in enumerate(page.lines) if any(op in (c.op, c.hold) for c in line)]
+    if not lines:
+        return Move(SystemButton("Back"), _note(want, "go back"))
+    unit = phone.width / 10
+    shown = shown_lines(phone.height / unit, phone.state.look, bool(page.title), bool(page.footer), page.tall)
+    now = phone.screen.scroll if phone.screen else phone.state.home_scroll
+    down = lines[0] >= now + shown - 1
+    top, bottom = Point(0.5, 0.3), Point(0.5, 0.7)
+    swipe = Swipe(bottom, top) if down else Swipe(top, bottom)
+    return Move(swipe, _note(want, "scroll down" if down else "scroll up"))
+
+
+def _centre(phone: Phone, item: Placed) -> Point:
+    left, top, right, bottom = item.box
+    return Point((left + right) / 2 / phone.width, (top + bottom) / 2 / phone.height)
+
+
+def _click(phone: Phone, item: Placed, text: str) -> Move:
+    return Move(Click(_centre(phone, item)), text, item)
+
+
+__all__ = ["NOTHING", "Move", "Want", "move", "thought"]

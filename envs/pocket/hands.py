@@ -1,0 +1,70 @@
+"""Actions straight onto a phone, without android_env in between: for recording and for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent.types import Action, Answer, Click, Key, LongPress, Open, Screenshot, Swipe, SystemButton, Type, Wait
+from envs.device import Element, encode_png
+from envs.pocket.draw import draw
+from envs.pocket.phone import Phone, State
+from envs.pocket.shell import elements, run
+
+
+def perform(phone: Phone, action: Action) -> tuple[str, ...]:
+    """Do one action; returns what was answered to the user, if anything."""
+    match action:
+        case Click(point):
+            phone.tap(point.x, point.y)
+        case LongPress(point, seconds):
+            (phone.hold if seconds >= 0.5 else phone.tap)(point.x, point.y)
+        case Swipe(start, end):
+            phone.swipe(start.x, start.y, end.x, end.y)
+        case Type(text):
+            phone.type(text)
+        case SystemButton(button):
+            phone.key(button.upper())
+        case Key(text):
+            phone.key(text.upper().removeprefix("KEYCODE_"))
+        case Open(text):
+            phone.open(text)
+        case Wait(seconds):
+            phone.elapse(min(seconds, 60.0))
+        case Answer(text):
+            return (text,)
+    return ()
+
+
+class PhoneInHand:
+    """A phone as a Device, in this process and without android_env: the fast way, for recording and tests."""
+
+    def __init__(self, phone: Phone):
+        self.phone = phone
+        self._answers: list[str] = []
+
+    def screenshot(self) -> Screenshot:
+        return encode_png(draw(self.phone.scene()))
+
+    def act(self, action: Action) -> None:
+        self._answers += perform(self.phone, action)
+
+    @property
+    def answers(self) -> Sequence[str]:
+        return tuple(self._answers)
+
+    def shell(self, args: list[str]) -> str:
+        return run(self.phone, args)
+
+    def elements(self) -> list[Element]:
+        return elements(self.phone)
+
+    def snapshot(self) -> object:
+        return self.phone.snapshot()
+
+    def restore(self, token: object) -> None:
+        if not isinstance(token, State):
+            raise TypeError("this token was not made by this device")
+        self.phone.restore(token)
+
+    def close(self) -> None:
+        pass

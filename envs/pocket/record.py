@@ -1,0 +1,168 @@
+"""Write expert episodes of pocket phones in the standard trajectory format (one JSON line per episode, PNG files)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from agent.codec import action_to_json
+from agent.errors import SetupError
+from agent.screen import ScreenTransform
+from envs.device import encode_png
+from envs.pocket.draw import draw, text_box
+from envs.pocket.expert import Move
+from envs.pocket.hands import perform
+from envs.pocket.phone import Phone
+from envs.pocket.tasks import Task, draws, task
+from envs.pocket.ui import Placed, Scene
+
+FORMAT = 1
+
+
+def record(
+    out: Path,
+    episodes: int,
+    seed: int = 0,
+    split: str = "train",
+    size: tuple[int, int] = (160, 288),
+    style: str = "easy",
+    popups: float = 0.15,
+    informative: float = 0.5,
+    templates: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Record `episodes` expert episodes into the folder `out`; returns counts by template and by action.
+
+    size: (width, height) in pixels. popups: share of episodes interrupted by a pop-up. informative: share of steps whose
+    thought says what is remembered. templates: only these (default: all of the split). Equal arguments give equal bytes.
+
+    `episodes.jsonl` appears last, by renaming, so a folder without it is an interrupted recording. Raises SetupError when
+    `out` already holds a recording.
+    """
+    if (out / "episodes.jsonl").exists():
+        raise SetupError(f"{out} already holds a recording; choose another folder or delete it first")
+    if episodes < 1 or not 0 <= popups <= 1:
+        raise SetupError(f"episodes {episodes}, popups {popups}: expected at least 1 and a share from 0 to 1")
+    shelf = _Shelf(out / "images")
+    by_template: Counter[str] = Counter()
+    by_action: Counter[str] = Counter()
+    partial = out / "episodes.jsonl.part"
+    with partial.open("w", encoding="utf-8", newline="\n") as file:
+        for number, (name, phone_seed) in enumerate(draws(episodes, seed, split, templates)):
+            share = int(hashlib.sha256(f"popup-{phone_seed}".encode()).hexdigest()[:8], 16) / 2**32
+            made = task(name, phone_seed, split, style, popups=share < popups)
+            line = _episode(made, number, size, informative, shelf)
+            by_template[name] += 1
+            by_action.update(step["action_content"]["action"] for step in line["steps"])
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    counts = {
+        "episodes": episodes,
+        "steps": sum(by_action.values()),
+        "screens": len(shelf.names),
+        "templates": dict(sorted(by_template.items())),
+        "actions": dict(sorted(by_action.items())),
+    }
+    command = {"episodes": episodes, "seed": seed, "split": split, "size": list(size), "style": style, "popups": popups}
+    (out / "DATASET.md").write_text(
+        _card(command | {"informative": informative, "templates": list(templates)}, counts), "utf-8"
+    )
+    os.replace(partial, out / "episodes.jsonl")
+    return counts
+
+
+def expert_steps(made: Task, phone: Phone, informative: float = 0.5) -> Iterator[tuple[Scene, Move, str]]:
+    """What the expert sees, does and thinks, step by step, ending with Terminate; drives the phone."""
+    answers: list[str] = []
+    for index in range(made.max_steps):
+        scene = phone.scene()
+        step = made.expert(phone, answers)
+        yield scene, step, made.say(step.thought, index, informative)
+        if step.action.name == "terminate":
+            return
+        answers += perform(phone, step.action)
+    raise RuntimeError(f"the expert did not finish {made.id} in {made.max_steps} steps")
+
+
+class _Shelf:
+    """Images stored once by content. Equal pixels are recognised before they are encoded."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.names: dict[bytes, str] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def put(self, scene: Scene) -> str:
+        image = draw(scene)
+        key = hashlib.sha256(image.tobytes()).digest()
+        if key not in self.names:
+            shot = encode_png(image)
+            self.names[key] = f"{shot.digest[:16]}.png"
+            (self.folder / self.names[key]).write_bytes(shot.encoded())
+        return f"images/{self.names[key]}"
+
+
+def _episode(made: Task, number: int, size: tuple[int, int], informative: float, shelf: _Shelf) -> dict[str, Any]:
+    phone = Phone(made.start(), *size)
+    pixels = ScreenTransform(*size)
+    steps = [_step(scene, move, said, pixels, shelf) for scene, move, said in expert_steps(made, phone, informative)]
+    return {
+        "goal": made.goal,
+        "is_successful": True,
+        "episode_id": number,
+        "steps": steps,
+        "template": made.template,
+        "memory": made.memory,
+        "seed": made.seed,
+        "split": made.split,
+        "popup": bool(made.popups),
+        "max_steps": made.max_steps,
+    }
+
+
+def _step(scene: Scene, move: Move, said: str, pixels: ScreenTransform, shelf: _Shelf) -> dict[str, Any]:
+    content = action_to_json(move.action, pixels)
+    check = dict(content)
+    if move.target is not None:
+        content["bbox"] = list(move.target.box)
+        check["candidate_bbox"] = [list(move.target.box)]
+    else:
+        check["candidate_bbox"] = []
+    return {
+        "action_content": content,
+        "screenshot": shelf.put(scene),
+        "thought": said,
+        "check_options": check,
+        "elements": [_element(item, scene) for item in scene.active],
+    }
+
+
+def _element(item: Placed, scene: Scene) -> dict[str, Any]:
+    """bbox: the whole element. text_bbox: only its words."""
+    cell = item.cell
+    made: dict[str, Any] = {
+        "text": cell.text,
+        "bbox": list(item.box),
+        "text_bbox": list(text_box(item, scene)),
+        "kind": cell.kind,
+    }
+    if cell.kind in ("toggle", "check"):
+        made["checked"] = bool(cell.checked)
+    return made
+
+
+def _card(command: dict[str, Any], counts: dict[str, Any]) -> str:
+    rows = "".join(f"| {name} | {n} |\n" for name, n in counts["templates"].items())
+    actions = "".join(f"| {name} | {n} |\n" for name, n in counts["actions"].items())
+    return (
+        "# Pocket episodes\n\n"
+        f"Expert episodes of a simulated phone, format {FORMAT}. {counts['episodes']} episodes, {counts['steps']} steps, "
+        f"{counts['screens']} distinct screens.\n\n"
+        f"Arguments of `envs.pocket.record.record`:\n\n```json\n{json.dumps(command, indent=2)}\n```\n\n"
+        f"About {command['informative']:.0%} of the thoughts are informative, the others vague on purpose: what an agent "
+        "remembers is part of what it has to learn.\n\n"
+        f"| template | episodes |\n|---|---|\n{rows}\n| action | steps |\n|---|---|\n{actions}"
+    )
