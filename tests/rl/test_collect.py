@@ -12,6 +12,7 @@ from envs.replay import step_walk, walk
 from patch.base import build
 from rl.collect import Collector, episode_units, step_units
 from rl.credit import CreditRules
+from rl.metrics import METRICS
 from rl.rollout import drive, seed_of
 
 SAMPLING = Sampling(temperature=1.0, max_new_tokens=8)
@@ -170,3 +171,9 @@ def test_seeds_are_fixed_for_ever():
     assert seed_of("a", 1) == 4742018630964328543
     assert seed_of("a", 1) != seed_of("a", 11) != seed_of("a1", 1)
     assert 0 <= seed_of("x") < 2**63
+
+
+def test_every_metric_has_its_sentence(episodes, brief):
+    collect = collector(episodes, brief)
+    collect(Dice(brief, episodes), 0)
+    assert set(collect.metrics) <= set(METRICS)

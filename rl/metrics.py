@@ -1,0 +1,26 @@
+"""Every metric in one sentence. What a run logs and is not here is TRL's own (see its GRPOTrainer documentation)."""
+
+METRICS: dict[str, str] = {
+    "PG": "Mean share of an episode's steps matched before the first mismatch, history in the agent's own words.",
+    "TSR": "Share of episodes matched to the last step.",
+    "Score": "Mean of PG and TSR.",
+    "TM": "Share of single steps, under the expert's history, with the right kind of action.",
+    "GR": "Share of single click and long-press steps, under the expert's history, that agree exactly.",
+    "SR": "Share of single steps, under the expert's history, that agree exactly.",
+    "success": "Share of live tasks whose state check passes after the agent said it was done.",
+    "n": "How many episodes, steps or attempts were scored.",
+    "unscored": "How many were lost to a broken machine; they count neither as right nor as wrong.",
+    "groups/kept": "Groups in this generation whose returns spread enough to learn from.",
+    "groups/all_right": "Share of sampled groups dropped because every rollout was right everywhere.",
+    "groups/all_wrong": "Share of sampled groups dropped because no rollout was right everywhere, and all did equally well.",
+    "groups/alike": "Share of sampled groups dropped because their returns differ by less than eta.",
+    "rollout/reward": "Mean step reward over all sampled turns.",
+    "rollout/first_return": "Mean discounted return of the first step, the number the spread filter looks at.",
+    "rollout/exact": "Share of sampled turns that agree with the expert.",
+    "rollout/readable": "Share of sampled turns that hold an action of the vocabulary.",
+    "rollout/patched": "Share of sampled turns that were repaired.",
+    "rollout/finished": "Share of rollouts right at every step, without a repair.",
+    "rollout/turns": "Turns sampled in this generation, over all processes, dropped groups included.",
+    "rollout/turns_total": "Turns sampled since the start of the run.",
+    "rollout/turns_per_second": "Sampling speed of this generation.",
+}
