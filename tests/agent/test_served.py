@@ -205,7 +205,12 @@ def test_each_picture_is_encoded_once_per_size(server: Server, monkeypatch: pyte
 
 def test_picture_cache_is_bounded_and_drops_the_least_recently_used(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[int] = []
-    monkeypatch.setattr(served_module, "encode", lambda p: encoded.append(p.width) or "x" * 100)
+
+    def counting(picture: Picture) -> str:
+        encoded.append(picture.width)
+        return "x" * 100
+
+    monkeypatch.setattr(served_module, "encode", counting)
     cache, shot = PictureCache(250), screen()
     for width in (1, 2, 1, 3, 1, 2):  # 3 pushes out 2, because 1 was used after it
         cache.url(Picture(shot, width, 1))
@@ -251,7 +256,7 @@ def test_concurrency_is_used_and_never_exceeded_over_all_callers(server: Server)
 
 
 def test_tokens_when_wanted_and_told(server: Server) -> None:
-    told = {
+    told: dict[str, Any] = {
         "token_ids": [5, 9],
         "logprobs": {"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": 0}]},
     }
