@@ -12,8 +12,7 @@ the original screenshot in recorded files. Reading never raises anything but Unr
 from __future__ import annotations
 
 import json
-import math
-import re
+import reprlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +35,7 @@ from agent.types import (
     Wait,
 )
 
-_THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
-_ACTION = re.compile(r"<action>(.*?)</action>", re.DOTALL)
+_FAR = 1e9  # beyond any screen and any pause; larger numbers overflow once they are scaled to another size
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +49,20 @@ class Reply:
 def say(thought: str | None, action: Action, screen: ScreenTransform) -> str:
     """The turn as text. `thought` None writes no think block, "" an empty one."""
     head = "" if thought is None else f"<think>{thought}</think>\n"
-    return f"{head}<action>\n{json.dumps(action_to_json(action, screen), ensure_ascii=False)}\n</action>"
+    content = json.dumps(action_to_json(action, screen), ensure_ascii=False)
+    content = content.replace("</", "<\\/")  # the same JSON, and no text can close the block early
+    return f"{head}<action>\n{content}\n</action>"
 
 
 def read(text: str, screen: ScreenTransform) -> Reply:
     """The first think block and the first action block after it. Raises UnreadableAction with one clause of reason."""
-    thought = think_block(text)
-    think = _THINK.search(text)
-    block = _ACTION.search(text, think.end() if think else 0)
-    if block is None:
+    think, end = _block(text, "think")
+    thought = (think or "").strip() or None
+    action, _ = _block(text, "action", end)
+    if action is None:
         raise UnreadableAction("no <action>...</action> block", thought)
     try:
-        content = json.loads(block.group(1))
+        content = json.loads(action)
     except (ValueError, RecursionError) as error:
         raise UnreadableAction(f"the action block is not JSON: {error}"[:200], thought) from None
     try:
@@ -74,8 +74,19 @@ def read(text: str, screen: ScreenTransform) -> Reply:
 
 def think_block(text: str) -> str | None:
     """Content of the first think block, stripped; None when missing or blank."""
-    match = _THINK.search(text)
-    return (match.group(1).strip() or None) if match else None
+    return (_block(text, "think")[0] or "").strip() or None
+
+
+def _block(text: str, tag: str, start: int = 0) -> tuple[str | None, int]:
+    """What stands between the first opening tag from `start` on and the next closing one, and where to read on.
+
+    Not a regular expression: one with a lazy middle takes quadratic time on a text of opening tags only.
+    """
+    opening = text.find(f"<{tag}>", start)
+    closing = text.find(f"</{tag}>", opening) if opening >= 0 else -1
+    if closing < 0:
+        return None, start
+    return text[opening + len(tag) + 2 : closing], closing + len(tag) + 3
 
 
 def action_to_json(action: Action, screen: ScreenTransform) -> dict[str, Any]:
@@ -126,38 +137,43 @@ def action_from_json(content: Any, screen: ScreenTransform) -> Action:
             for known in BUTTONS:
                 if isinstance(button, str) and button.lower() == known.lower():
                     return SystemButton(known)
-            raise UnreadableAction(f"button {button!r}, expected one of {', '.join(BUTTONS)}")
+            raise UnreadableAction(f"button {_show(button)}, expected one of {', '.join(BUTTONS)}")
         case "terminate":
             status = content.get("status")
             if status in ("success", "failure"):
                 return Terminate(status)
-            raise UnreadableAction(f"status {status!r}, expected success or failure")
-    raise UnreadableAction(f"action {name!r}, expected one of {', '.join(ACTION_NAMES)}")
+            raise UnreadableAction(f"status {_show(status)}, expected success or failure")
+    raise UnreadableAction(f"action {_show(name)}, expected one of {', '.join(ACTION_NAMES)}")
+
+
+def _show(value: Any) -> str:
+    """A short repr: model text may hold a megabyte, or nest deeper than repr can follow."""
+    return reprlib.repr(value)
 
 
 def _number(value: Any, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UnreadableAction(f"{what} is {value!r}, expected a number")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise UnreadableAction(f"{what} is not a finite number")
-    return number
+        raise UnreadableAction(f"{what} is {_show(value)}, expected a number")
+    if not -_FAR <= value <= _FAR:  # also refuses nan
+        raise UnreadableAction(f"{what} is {_show(value)}, expected a number of sensible size")
+    return float(value)
 
 
 def _point(content: dict[str, Any], key: str, screen: ScreenTransform) -> Point:
     value = content.get(key)
     if not isinstance(value, list) or len(value) != 2:
-        raise UnreadableAction(f"{key} is {value!r}, expected [x, y]"[:200])
+        raise UnreadableAction(f"{key} is {_show(value)}, expected [x, y]")
     return screen.to_fraction(_number(value[0], f"{key} x"), _number(value[1], f"{key} y"))
 
 
 def _text(content: dict[str, Any]) -> str:
     value = content.get("text")
     if not isinstance(value, str):
-        raise UnreadableAction(f"text is {value!r}, expected a string"[:200])
+        raise UnreadableAction(f"text is {_show(value)}, expected a string")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise UnreadableAction(
+            f"text {_show(value)} holds half of a surrogate pair and can be neither typed nor stored"
+        )
     return value
 
 

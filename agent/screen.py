@@ -30,7 +30,8 @@ class Vision:
 def smart_resize(width: int, height: int, vision: Vision) -> tuple[int, int]:
     """Qwen-VL's resize rule: round to multiples of factor, then scale into the area bounds. Returns (width, height).
 
-    Raises SetupError for a side under 2 px or an aspect ratio over 200. Idempotent: a returned size maps to itself.
+    Raises SetupError for a side under 2 px or an aspect ratio over 200. Idempotent for the shapes of
+    screens (ratio up to 8): a returned size maps to itself.
     """
     f = vision.factor
     if min(width, height) < 2 or max(width, height) / min(width, height) > 200:

@@ -154,7 +154,7 @@ def test_swipes_in_four_directions_with_and_without_a_scroll_label(way: Directio
     vertical = way in ("up", "down")
     at = step(FINGER[way], label=(OPPOSITE[way] if vertical else way) if label else None)
     same, reverse = exact_under(at, FINGER[way]), exact_under(at, FINGER[OPPOSITE[way]])
-    finger = {OURS, PAPER}
+    finger = frozenset({OURS, PAPER})
     if not vertical:
         assert (same, reverse) == (ALL, RELEASED_SOP)
     elif label:
