@@ -10,6 +10,7 @@ from agent.dialogue import transform
 from agent.policy import Request, ScriptedPolicy
 from agent.screen import Vision
 from agent.types import (
+    BUTTONS,
     Action,
     Click,
     Episode,
@@ -50,15 +51,14 @@ def random_policy(dialect: Dialect) -> ScriptedPolicy:
 def random_action(rng: random.Random) -> Action:
     """Uniform over kinds of action, and over the screen for those that point."""
     here, there = Point(rng.random(), rng.random()), Point(rng.random(), rng.random())
-    return rng.choice(
-        [
-            Click(here),
-            LongPress(here),
-            Swipe(here, there),
-            Type(rng.choice(["milk", "hello", "12"])),
-            SystemButton(rng.choice(["Back", "Home", "Menu", "Enter"])),
-            Open(rng.choice(["Settings", "Notes", "Shop"])),
-            Wait(1.0),
-            Terminate("success"),
-        ]
-    )
+    choices: list[Action] = [
+        Click(here),
+        LongPress(here),
+        Swipe(here, there),
+        Type(rng.choice(["milk", "hello", "12"])),
+        SystemButton(rng.choice(BUTTONS)),
+        Open(rng.choice(["Settings", "Notes", "Shop"])),
+        Wait(1.0),
+        Terminate("success"),
+    ]
+    return rng.choice(choices)

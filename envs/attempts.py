@@ -20,8 +20,8 @@ Ending = Literal["finished", "gave_up", "out_of_steps", "crashed"]
 class LiveTask(Protocol):
     """A goal on a device and a check on the device's own state.
 
-    start() resets the device and returns it; success() reads the state and may be asked once the attempt is over. Both
-    raise EnvCrashed when the machine fails.
+    start() resets the device and returns it; success() reads the state and may be asked once the attempt is over; close()
+    gives the device back, whatever happened. The first two raise EnvCrashed when the machine fails.
     """
 
     @property
@@ -33,6 +33,7 @@ class LiveTask(Protocol):
 
     def start(self) -> Device: ...
     def success(self) -> bool: ...
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,8 @@ def attempt(task: LiveTask, *, dialogue: Dialogue) -> Generator[Prompt, Completi
         return over("out_of_steps", False)
     except EnvCrashed as crash:
         return over("crashed", None, str(crash))
+    finally:
+        task.close()
 
 
 def _hear(index: int, prompt: Prompt, completion: Completion, dialogue: Dialogue) -> LiveTurn:

@@ -13,6 +13,7 @@ from rich.table import Table
 from agent.dialects import DIALECTS
 from agent.dialogue import Dialogue
 from agent.errors import GuiderailError, SetupError
+from agent.screen import Vision
 from launch import evaluate, parts, show
 from launch.evaluate import DataArg, Json, Limit, Out, RulesOption, Screen, SkipBad, Swipes
 
@@ -101,7 +102,7 @@ def gate(
 
     loaded = parts.dataset(data, screen, swipes, skip_bad, limit)
     evaluate.notes(loaded)
-    dialogue = Dialogue(parts.Vision(), DIALECTS[dialect])
+    dialogue = Dialogue(Vision(), DIALECTS[dialect])
     chosen = parts.rules(rules)
     result: dict[str, Any] = {
         "oracle": oracle_gate(loaded, dialogue, chosen),

@@ -89,7 +89,7 @@ def _recorded(
         def record(rollout: Rollout) -> None:
             tick()
             if log is not None:
-                where = {"index": rollout.turns[0].index} if kind == "offline" and rollout.turns else {}
+                where: dict[str, Any] = {"index": rollout.turns[0].index} if kind == "offline" and rollout.turns else {}
                 log.rollout(rollout_row(rollout, lengths[rollout.episode_id], **where))
 
         run = evaluate_sop if kind == "sop" else evaluate_offline
