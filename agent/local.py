@@ -267,7 +267,7 @@ class LocalPolicy:
             self.model.train(training)
         return [result for result in results if result is not None]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _decode(self, rows: Sequence[Encoded], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
         model = plain_model(self.model)
         device = model.device

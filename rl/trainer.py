@@ -1,0 +1,225 @@
+"""Semi-online RL on TRL: its trainer and its loss, our samples.
+
+TRL asks its trainer for a micro-batch at a time (`_prepare_inputs`). Where it would sample completions and score them
+with reward functions, this class calls `collect`, which hands over samples with their advantages, and deals them. The
+loss (clipped ratio, KL k3) is TRL's, unchanged. Private members of TRL this file touches are listed in
+tests/rl/test_trainer.py, which fails when TRL renames one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from torch import Tensor
+from trl import GRPOConfig, GRPOTrainer
+from trl.models import unwrap_model_for_generation
+from trl.trainer.utils import use_adapter
+
+from agent.local import Encoder, LocalPolicy, load_encoder
+from agent.policy import Policy
+from rl.batch import collate, pack, with_pixels
+from rl.engine import ExactCheckpoints, check_launch, trainable_model, updates_per_generation
+from rl.samples import StepSample
+
+
+class Collect(Protocol):
+    """Called once per generation on every process. May have state_dict() / load_state_dict() (JSON values), which go
+    into every checkpoint, and `metrics`, a dict of floats, which go to the log."""
+
+    def __call__(self, policy: Policy, generation: int, /) -> list[StepSample]: ...
+
+
+class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
+    """args: from `make_training_args`. adapter: PEFT folder to go on training; lora: a new adapter; neither: all weights.
+
+    max_rows: most samples in one micro-batch of one process. max_batch: rows decoded together. processes: how many the
+    user asked for (default: WORLD_SIZE). Reference of the KL term: the weights (or adapter) training started from.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        collect: Collect | Callable[[Policy, int], list[StepSample]],
+        args: GRPOConfig,
+        *,
+        encoder: Encoder | None = None,
+        adapter: str | Path | None = None,
+        lora: LoraConfig | None = None,
+        freeze_vision: bool = False,
+        dtype: str = "auto",
+        max_rows: int = 64,
+        max_batch: int = 64,
+        processes: int | None = None,
+        callbacks: list[Any] | None = None,
+    ):
+        self.encoder = encoder or load_encoder(path)
+        self.collect = self.progress = collect
+        self.max_rows, self.max_batch = max_rows, max_batch
+        self.windows = args.steps_per_generation // args.gradient_accumulation_steps
+        self.generation = -1
+        self._fresh_logps: Tensor | None = None
+        self._at: dict[str, Any] = {}
+        generations = args.max_steps // updates_per_generation(args)
+        super().__init__(
+            model=trainable_model(path, args, adapter=adapter, lora=lora, freeze_vision=freeze_vision, dtype=dtype),
+            args=args,
+            reward_funcs=_credited_already,
+            # Its rows only count: one pass over it is `max_steps` updates.
+            train_dataset=Dataset.from_dict(
+                {"prompt": [""] * generations * args.world_size * args.steps_per_generation}
+            ),
+            processing_class=self.encoder.tokenizer,
+            peft_config=lora,
+            callbacks=callbacks,
+        )
+        # "grpo" and "dapo" differ in how tokens are averaged, which is in our weights (rl/batch.py), exact for any
+        # number of processes and rows; TRL's own "grpo" average is inside a micro-batch.
+        self.aggregate = "sequences" if self.loss_type == "grpo" else "tokens"
+        self.loss_type = "dapo" if self.loss_type == "grpo" else self.loss_type
+        check_launch(self.accelerator, args, processes)
+
+    # ------------------------------------------------------------------------------------------------- TRL's hooks
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        steps = self.args.steps_per_generation
+        if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
+            self._buffered_inputs = self._next_generation()
+        batch = self._buffered_inputs[self._step % steps]
+        self._at = {"generation": self.generation, "samples": [_name(s) for s in batch["samples"] if s is not None]}
+        return with_pixels(batch, self.encoder, self.accelerator.device)
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        self._fresh_logps = result[0].detach()
+        return result
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        loss: Tensor = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        self.check_finite(loss, "loss")
+        first_update = self._step % (self.args.steps_per_generation * self.num_iterations)
+        if first_update < self.args.gradient_accumulation_steps and self.temperature == 1.0:
+            self._log_gap(inputs)
+        return loss
+
+    def current(self) -> dict[str, Any]:
+        return self._at
+
+    # ------------------------------------------------------------------------------------------------- a generation
+
+    def _next_generation(self) -> list[dict[str, Any]]:
+        self.generation = self.state.global_step // updates_per_generation(self.args)
+        self._at = {"generation": self.generation, "samples": []}
+        with self.current_policy() as policy:
+            samples = self.collect(policy, self.generation)
+        packed = pack(
+            samples,
+            self.encoder,
+            windows=self.windows,
+            per_window=self.args.gradient_accumulation_steps,
+            max_rows=self.max_rows,
+            aggregate=self.aggregate,
+            seed=(self.args.seed, self.generation, self.accelerator.process_index),
+        )
+        rows = self._over_processes([float(len(m)) for m in packed.micro]).amax(0).clamp(min=1).long().tolist()
+        items = self._over_processes(packed.items).sum(0)
+        batches = []
+        for i, (micro, count) in enumerate(zip(packed.micro, rows, strict=True)):
+            batch = collate(micro, count, self.encoder)
+            # TRL divides by num_items_in_batch / processes * accumulation / steps_per_generation, its mean over
+            # windows; this makes it exactly this window's own count.
+            batch["num_items_in_batch"] = items[i // self.args.gradient_accumulation_steps] * self.windows
+            self._score(batch)
+            batches.append(batch)
+        self._log_generation(samples, packed.micro)
+        return batches
+
+    @contextmanager
+    def current_policy(self) -> Iterator[LocalPolicy]:
+        """A policy over the weights as they are now; ZeRO-3 gathers them for as long as it is open."""
+        name = f"update-{self.state.global_step}"
+        checkpointing = self.args.gradient_checkpointing_kwargs
+        with (
+            unwrap_model_for_generation(
+                self.model_wrapped, self.accelerator, gradient_checkpointing_kwargs=checkpointing
+            ) as model,
+            self.accelerator.autocast(),
+        ):
+            yield LocalPolicy(model, self.encoder, name, max_batch=self.max_batch)
+
+    @torch.no_grad()
+    def _score(self, batch: dict[str, Any]) -> None:
+        """Log-probabilities before the update (needed once weights move inside a generation) and of the reference."""
+        moves = self.windows * self.num_iterations > 1
+        if not moves and self.beta == 0.0:
+            return
+        full = with_pixels(batch, self.encoder, self.accelerator.device)
+        inputs = {
+            "input_ids": torch.cat([full["prompt_ids"], full["completion_ids"]], dim=1),
+            "attention_mask": torch.cat([full["prompt_mask"], full["completion_mask"]], dim=1),
+            "logits_to_keep": full["completion_ids"].size(1),
+            **{k: full[k] for k in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")},
+        }
+        if moves:
+            batch["old_per_token_logps"] = self._get_per_token_logps_and_entropies(self.model, **inputs)[0]
+        if self.beta == 0.0:
+            return
+        if self.ref_model is not None:
+            batch["ref_per_token_logps"] = self._get_per_token_logps_and_entropies(self.ref_model, **inputs)[0]
+            return
+        plain = self.accelerator.unwrap_model(self.model)
+        with use_adapter(plain, adapter_name="ref" if "ref" in plain.peft_config else None):
+            batch["ref_per_token_logps"] = self._get_per_token_logps_and_entropies(self.model, **inputs)[0]
+
+    # ----------------------------------------------------------------------------------------------------- the log
+
+    def _over_processes(self, values: list[float]) -> Tensor:
+        """Shape (processes, len(values)), in order of rank."""
+        mine = torch.tensor([values], device=self.accelerator.device)
+        gathered: Tensor = self.accelerator.gather(mine)
+        return gathered
+
+    def _log_generation(self, samples: list[StepSample], micro: list[list[Any]]) -> None:
+        tokens = sum(len(s.completion.token_ids) for s in samples)
+        counts = self._over_processes([float(len(samples)), float(sum(map(len, micro))), float(tokens)]).sum(0).tolist()
+        advantages = [s.advantage for s in samples]
+        squares = self._over_processes([sum(advantages), sum(a * a for a in advantages)]).sum(0).tolist()
+        mean, square = (value / max(1.0, counts[0]) for value in squares)
+        metrics = {
+            "update/samples": counts[0],
+            "update/rows": counts[1],
+            "update/tokens": counts[2],
+            "update/advantage_mean": mean,
+            "update/advantage_std": max(0.0, square - mean * mean) ** 0.5,
+            **getattr(self.collect, "metrics", {}),
+        }
+        for key, value in metrics.items():
+            self._metrics["train"][key].append(float(value))
+
+    def _log_gap(self, inputs: dict[str, Any]) -> None:
+        """|log p of the sampler - log p of the trainer| before the first update of a generation; near 0 when healthy."""
+        assert self._fresh_logps is not None
+        gap = (inputs["rollout_logps"] - self._fresh_logps).abs()
+        known = (inputs["completion_mask"] > 0) & ~gap.isnan()
+        gap = gap[known]
+        total, count, most = gap.sum().item(), float(gap.numel()), gap.max().item() if gap.numel() else 0.0
+        every = self._over_processes([total, count, most])
+        if every[:, 1].sum() > 0:
+            self._metrics["train"]["logprob_gap/mean"].append((every[:, 0].sum() / every[:, 1].sum()).item())
+            self._metrics["train"]["logprob_gap/max"].append(every[:, 2].max().item())
+
+
+def _credited_already(**kwargs: Any) -> list[float]:
+    """TRL wants a reward function; samples come with their advantages, so it is never asked."""
+    raise NotImplementedError("rewards are computed where samples are collected")
+
+
+def _name(sample: StepSample) -> str:
+    return f"{sample.episode_id}/{sample.sample}/{sample.index}"
