@@ -136,8 +136,12 @@ def _step(scene: Scene, move: Move, said: str, pixels: ScreenTransform, shelf: _
         "screenshot": shelf.put(scene),
         "thought": said,
         "check_options": check,
-        "elements": [_element(item, scene) for item in scene.active],
+        "elements": [_element(item, scene) for item in sorted(scene.active, key=_reading_order)],
     }
+
+
+def _reading_order(item: Placed) -> tuple[int, int]:
+    return item.box[1], item.box[0]
 
 
 def _element(item: Placed, scene: Scene) -> dict[str, Any]:

@@ -30,14 +30,15 @@ Result = tuple[int, str]
 
 
 def elements(phone: Phone) -> list[Element]:
-    """What is visible and reacts now, in drawing order."""
-    scene, found = phone.scene(), []
+    """What is visible and reacts now, top to bottom."""
+    scene = phone.scene()
+    found: list[Element] = []
     for item in scene.active:
         cell, (left, top, right, bottom) = item.cell, item.box
         box = Box(left / scene.width, top / scene.height, right / scene.width, bottom / scene.height)
         checked = cell.checked if cell.kind in ("toggle", "check") else None
         found.append(Element(cell.text, box, cell.kind, bool(cell.op), checked, cell.focused))
-    return found
+    return sorted(found, key=lambda e: (e.box.top, e.box.left))
 
 
 def component(app: str) -> str:

@@ -1,0 +1,47 @@
+"""Live tasks on a pocket phone behind the real AndroidEnv."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from envs.android import AndroidDevice
+from envs.pocket.phone import APPS, DECOYS, HELD_OUT_APP, Phone, new_state
+from envs.pocket.shell import component
+from envs.pocket.simulator import PocketSimulator, build_env
+from envs.pocket.tasks import Task
+
+APP_TABLE = {name: component(name) for name in (*APPS, *DECOYS, HELD_OUT_APP)}
+"""What Open knows. Opening an app that this phone does not have changes nothing."""
+
+
+class PocketWorld:
+    """One AndroidEnv, any number of tasks one after the other. size: (width, height) in pixels.
+
+    Tasks carry their own style. Not for several threads; make one world per worker.
+    """
+
+    def __init__(self, size: tuple[int, int] = (160, 288)):
+        self.size = size
+        self._simulator = PocketSimulator(Phone(new_state(0), *size))
+        self._env = build_env(self._simulator)
+
+    @property
+    def phone(self) -> Phone:
+        """The phone of the task in progress; `task.success(world.phone, device.answers)` scores it."""
+        return self._simulator.phone
+
+    def start(self, task: Task) -> AndroidDevice:
+        """Begin a task on a fresh phone. The device of the task before must not be used any more."""
+        self._simulator.phone = Phone(task.start(), *self.size)
+        return AndroidDevice(self._env, APP_TABLE, sleep=self._simulator.elapse, close_env=False)
+
+    def close(self) -> None:
+        self._env.close()
+
+    def __enter__(self) -> PocketWorld:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
