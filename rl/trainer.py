@@ -17,14 +17,16 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from torch import Tensor
+from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import use_adapter
 
 from agent.local import Encoder, LocalPolicy, load_encoder
 from agent.policy import Policy
-from rl.batch import collate, pack, with_pixels
-from rl.engine import ExactCheckpoints, check_launch, trainable_model, updates_per_generation
+from rl.batch import Aggregate, collate, pack, with_pixels
+from rl.checkpoints import ExactCheckpoints
+from rl.engine import check_launch, trainable_model, updates_per_generation
 from rl.samples import StepSample
 
 
@@ -41,6 +43,9 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
     max_rows: most samples in one micro-batch of one process. max_batch: rows decoded together. processes: how many the
     user asked for (default: WORLD_SIZE). Reference of the KL term: the weights (or adapter) training started from.
     """
+
+    loss_type: str
+    _buffered_inputs: list[dict[str, Any]] | None
 
     def __init__(
         self,
@@ -78,9 +83,10 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
             peft_config=lora,
             callbacks=callbacks,
         )
+        self.remove_callback(PrinterCallback)
         # "grpo" and "dapo" differ in how tokens are averaged, which is in our weights (rl/batch.py), exact for any
         # number of processes and rows; TRL's own "grpo" average is inside a micro-batch.
-        self.aggregate = "sequences" if self.loss_type == "grpo" else "tokens"
+        self.aggregate: Aggregate = "sequences" if self.loss_type == "grpo" else "tokens"
         self.loss_type = "dapo" if self.loss_type == "grpo" else self.loss_type
         check_launch(self.accelerator, args, processes)
 
