@@ -51,7 +51,7 @@ def scores(title: str, rows: Mapping[str, Mapping[str, Any]], keys: Sequence[str
     for key in ("n", "unscored"):
         table.add_column(key, justify="right")
     for name, row in rows.items():
-        cells = [percent(row[key], row["intervals"][key]) for key in keys]
+        cells = [percent(row[key], row["intervals"][key] if "intervals" in row else row["interval"]) for key in keys]
         table.add_row(name, *cells, str(row["n"]), str(row["unscored"]))
     return table
 

@@ -10,9 +10,9 @@ from agent.codec import action_to_json
 from agent.dialogue import Dialogue
 from agent.policy import GREEDY, Policy, Sampling
 from agent.screen import ScreenTransform
-from agent.types import Completion
+from agent.types import Action, Completion
 from envs.attempts import Attempt, LiveTask, attempt
-from rl.rollout import Asking, Key, drive
+from rl.rollout import drive
 from rl.statistics import wilson
 
 Record = Callable[[LiveTask, Attempt], None]
@@ -44,13 +44,14 @@ def evaluate_live(
     return [attempts[i] for i in range(len(tasks))]
 
 
-def play(task: LiveTask, dialogue: Dialogue, say: Callable[[], str]) -> Attempt:
-    """An attempt by a script that sees more than the screen, such as the task's own expert."""
+def play(task: LiveTask, dialogue: Dialogue, expert: Callable[[], tuple[str, Action]]) -> Attempt:
+    """An attempt by a script that sees more than the screen, such as the task's own expert: (thought, action)."""
     going = attempt(task, dialogue=dialogue)
     try:
-        next(going)
+        prompt = next(going)
         while True:
-            going.send(Completion(say()))
+            text = dialogue.say(*expert(), prompt.screen.screenshot)
+            prompt = going.send(Completion(text))
     except StopIteration as stop:
         result: Attempt = stop.value
         return result

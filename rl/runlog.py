@@ -15,7 +15,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -89,6 +89,17 @@ def read_rollouts(folder: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
             except ValueError as error:
                 raise DataError(f"{path}:{number}", f"not JSON: {error}") from None
+
+
+def drop_rollouts(folder: Path, stale: Callable[[Mapping[str, Any]], bool]) -> None:
+    """Remove lines that a resumed run is about to write again."""
+    path = folder / "rollouts.jsonl"
+    if not path.exists():
+        return
+    kept = [row for row in read_rollouts(folder) if not stale(row)]
+    partial = path.with_name(path.name + ".part")
+    partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept), encoding="utf-8")
+    os.replace(partial, path)
 
 
 def read_json(path: Path) -> Any:

@@ -14,7 +14,15 @@ MAY_IMPORT = {
     "launch": {"agent", "envs", "patch", "rl", "launch"},
 }
 TORCH = {"torch", "transformers", "trl", "peft", "deepspeed", "accelerate", "tokenizers"}
-TORCH_FILES = {"agent/local.py", "agent/tiny.py", "rl/batch.py", "rl/trainer.py", "rl/sft.py", "launch/train.py"}
+TORCH_FILES = {
+    "agent/local.py",
+    "agent/tiny.py",
+    "rl/batch.py",
+    "rl/engine.py",
+    "rl/trainer.py",
+    "rl/sft.py",
+    "launch/train.py",
+}
 FILES = sorted(path for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py"))
 
 
