@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from envs.pocket.phone import DECOYS, Dialog, Phone, Screen
+from envs.pocket.phone import Phone
+from envs.pocket.state import DECOYS, Dialog, Screen
 from envs.pocket.ui import DISMISS, NOTHING, Cell, Line, Op, Page
 
 ICONS = ("Settings", "Contacts", "Messages", "Notes", "Clock", "Shop", "Music", *DECOYS)

@@ -155,7 +155,7 @@ def _words(text: str, size: int, unit: float, snap: bool) -> list[tuple[str, int
     return placed
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)  # at 540 px wide a cell is 0.2 MB
 def _sprite(
     cell: Cell,
     size: tuple[int, int],

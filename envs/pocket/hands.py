@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from agent.types import Action, Answer, Click, Key, LongPress, Open, Screenshot, Swipe, SystemButton, Type, Wait
 from envs.device import Element, encode_png
 from envs.pocket.draw import draw
-from envs.pocket.phone import Phone, State
-from envs.pocket.shell import elements, run
+from envs.pocket.phone import Phone
+from envs.pocket.shell import run
+from envs.pocket.state import State
+from envs.pocket.tree import elements
 
 
 def perform(phone: Phone, action: Action) -> tuple[str, ...]:
@@ -49,7 +49,7 @@ class PhoneInHand:
         self._answers += perform(self.phone, action)
 
     @property
-    def answers(self) -> Sequence[str]:
+    def answers(self) -> tuple[str, ...]:
         return tuple(self._answers)
 
     def shell(self, args: list[str]) -> str:

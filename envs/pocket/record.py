@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,18 +41,19 @@ def record(
     size: (width, height) in pixels. popups: share of episodes interrupted by a pop-up. informative: share of steps whose
     thought says what is remembered. templates: only these (default: all of the split). Equal arguments give equal bytes.
 
-    `episodes.jsonl` appears last, by renaming, so a folder without it is an interrupted recording. Raises SetupError when
-    `out` already holds a recording.
+    The folder appears at once and complete, by renaming `.NAME.part` beside it. Raises SetupError when `out` already holds
+    something.
     """
-    if (out / "episodes.jsonl").exists():
-        raise SetupError(f"{out} already holds a recording; choose another folder or delete it first")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SetupError(f"{out} is not an empty folder; choose another one or delete it first")
     if episodes < 1 or not 0 <= popups <= 1:
         raise SetupError(f"episodes {episodes}, popups {popups}: expected at least 1 and a share from 0 to 1")
-    shelf = _Shelf(out / "images")
+    partial = out.parent / f".{out.name}.part"
+    shutil.rmtree(partial, ignore_errors=True)
+    shelf = _Shelf(partial / "images")
     by_template: Counter[str] = Counter()
     by_action: Counter[str] = Counter()
-    partial = out / "episodes.jsonl.part"
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
+    with (partial / "episodes.jsonl").open("w", encoding="utf-8", newline="\n") as file:
         for number, (name, phone_seed) in enumerate(draws(episodes, seed, split, templates)):
             share = int(hashlib.sha256(f"popup-{phone_seed}".encode()).hexdigest()[:8], 16) / 2**32
             made = task(name, phone_seed, split, style, popups=share < popups)
@@ -67,10 +69,10 @@ def record(
         "actions": dict(sorted(by_action.items())),
     }
     command = {"episodes": episodes, "seed": seed, "split": split, "size": list(size), "style": style, "popups": popups}
-    (out / "DATASET.md").write_text(
+    (partial / "DATASET.md").write_text(
         _card(command | {"informative": informative, "templates": list(templates)}, counts), "utf-8"
     )
-    os.replace(partial, out / "episodes.jsonl")
+    os.replace(partial, out)
     return counts
 
 

@@ -24,8 +24,9 @@ from android_env.environment import AndroidEnv
 from android_env.proto import state_pb2, task_pb2
 
 from envs.pocket.draw import draw
-from envs.pocket.phone import Phone, State
+from envs.pocket.phone import Phone
 from envs.pocket.shell import KEYCODES, run_line
+from envs.pocket.state import State
 from envs.pocket.ui import Scene
 
 HOLD_SECONDS = 0.5

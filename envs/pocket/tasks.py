@@ -10,7 +10,8 @@ from functools import cached_property
 from agent.errors import SetupError
 from agent.types import Action
 from envs.pocket.expert import Move, move, thought
-from envs.pocket.phone import DECOYS, Phone, Screen, State, new_state
+from envs.pocket.phone import Phone
+from envs.pocket.state import DECOYS, Screen, State, new_state
 from envs.pocket.templates import TEMPLATES, Template
 
 SPLITS = {"train": 0, "test": 1, "heldout": 2}
@@ -38,7 +39,7 @@ class Task:
 
     @property
     def id(self) -> str:
-        return f"{self.template}-{self.split}-{self.seed}{'-live' if self.live else ''}"
+        return f"{self.template}-{self.split}-{self.seed}{'' if self.style == 'easy' else '-' + self.style}{'-live' if self.live else ''}"
 
     @cached_property
     def _template(self) -> Template:
