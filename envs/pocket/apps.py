@@ -197,7 +197,7 @@ def _alarm_add(phone: Phone, time: str) -> None:
 
 
 def _alarm_ask(phone: Phone, time: str) -> None:
-    phone.state.dialog = Dialog("Remove it", [("Cancel", DISMISS), ("Remove", ("clock.remove", time))])
+    phone.state.dialog = Dialog("Delete it", [("Cancel", DISMISS), ("Delete", ("clock.remove", time))])
 
 
 # --------------------------------------------------------------------------------------------------------------- Shop

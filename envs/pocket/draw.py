@@ -126,7 +126,7 @@ def _paste(frame: Image.Image, item: Placed, scene: Scene) -> None:
 def _fit(item: Placed, scene: Scene) -> tuple[int, int]:
     """Font size in pixels that keeps the words inside their cell, and the x where they end."""
     unit = scene.width / 10
-    reserved = {"toggle": 2.4, "check": 1.6}.get(item.cell.kind, 0.2) * unit
+    reserved = {"toggle": 2.4, "check": 1.6, "button": 0.5}.get(item.cell.kind, 0.2) * unit
     room = item.box[2] - reserved - item.text_at[0]
     return _fit_text(item.cell.text, round(scene.look.font * unit), unit, scene.look.snap, room, item.text_at[0])
 

@@ -188,7 +188,7 @@ TEMPLATES: tuple[Template, ...] = (
         alarm_flip_want,
         lambda phone, p, _: phone.state.alarms.get(p["a"]) is (p["a_to"] == "on"),
     ),
-    Template("drop_alarm", "Clock", "Remove the alarm at {a}.", pick("alarms", "a"), alarm_drop_want, gone("alarms")),
+    Template("drop_alarm", "Clock", "Delete the alarm at {a}.", pick("alarms", "a"), alarm_drop_want, gone("alarms")),
     Template("add", "Shop", "Add {a} to the basket.", pick("goods", "a"), add_want, add_done),
     Template(
         "add_two", "Shop", "Add {a} and {b} to the basket.", pick("goods", "a", "b"), add_want, add_done, memory=True

@@ -24,7 +24,7 @@ class PocketWorld:
     def __init__(self, size: tuple[int, int] = (160, 288)):
         self.size = size
         self._simulator = PocketSimulator(Phone(new_state(0), *size))
-        self._env = build_env(self._simulator)
+        self.env = build_env(self._simulator)
 
     @property
     def phone(self) -> Phone:
@@ -34,10 +34,10 @@ class PocketWorld:
     def start(self, task: Task) -> AndroidDevice:
         """Begin a task on a fresh phone. The device of the task before must not be used any more."""
         self._simulator.phone = Phone(task.start(), *self.size)
-        return AndroidDevice(self._env, APP_TABLE, sleep=self._simulator.elapse, close_env=False)
+        return AndroidDevice(self.env, APP_TABLE, sleep=self._simulator.elapse, close_env=False)
 
     def close(self) -> None:
-        self._env.close()
+        self.env.close()
 
     def __enter__(self) -> PocketWorld:
         return self
