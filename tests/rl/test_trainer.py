@@ -1,0 +1,399 @@
+"""Training on fake samples: TRL's loss with our weights is the formula, resume is exact, nothing fails silently."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig
+from transformers import Trainer
+from trl import GRPOTrainer
+
+from agent.errors import GuiderailError, SetupError
+from agent.local import load_model, load_policy, plain_model
+from agent.policy import Policy, Request, Sampling
+from agent.tiny import build_tiny
+from rl.checkpoints import last_checkpoint
+from rl.engine import check_launch, make_training_args, trainable_model
+from rl.samples import StepSample
+from rl.trainer import SemiOnlineTrainer
+from tests.agent.test_local import TEXTS, prompt
+
+SMALL = {"layers": 2, "vision_layers": 2, "width": 64, "vision_width": 64}
+LORA = {"r": 2, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
+
+
+class FakeCollect:
+    """Samples of a real policy with invented credit. Uses global RNG streams and a counter, as careless users do."""
+
+    def __init__(self, rank: int = 0, world: int = 1, count: int = 5):
+        self.rank, self.world, self.count, self.calls = rank, world, count, 0
+        self.metrics: dict[str, float] = {}
+        self.scale = 1.0
+
+    def __call__(self, policy: Policy, generation: int) -> list[StepSample]:
+        self.calls += 1
+        noise = torch.rand(1).item() + random.random() + np.random.rand() if self.world == 1 else 1.0
+        self.metrics = {"fake/calls": float(self.calls), "fake/noise": noise}
+        requests = [
+            Request(prompt(policy.vision, i % 3, screens=1 + i % 2), seed=1000 * generation + i)
+            for i in range(self.count)
+        ]
+        said = policy.complete(requests, Sampling(max_new_tokens=4 + generation % 2))
+        return [
+            StepSample(f"e{i}", 0, i, r.prompt, c, 1, 1, 0, 0, self.scale * noise * (-1) ** i * (1 + i / 2))
+            for i, (r, c) in enumerate(zip(requests, said, strict=True))
+        ][self.rank :: self.world]
+
+    def state_dict(self) -> dict[str, int]:
+        return {"calls": self.calls}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.calls = state["calls"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("tiny")
+    return {f: build_tiny(root / f, TEXTS, f, **SMALL) for f in ("qwen3_vl", "qwen2_5_vl")}  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def folder(folders: dict[str, Path]) -> Path:
+    return folders["qwen3_vl"]
+
+
+@pytest.fixture(autouse=True)
+def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for key in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(key, raising=False)
+    yield
+
+
+def arguments(out: Path, **training: Any) -> Any:
+    known = {"learning_rate": 1e-3, "max_steps": 4, "steps_per_generation": 4, "gradient_accumulation_steps": 2}
+    return make_training_args({**known, "save_strategy": "no", "report_to": [], **training}, out)
+
+
+def trained(folder: Path, out: Path, collect: Any = None, resume: Path | None = None, **training: Any) -> Any:
+    choices = {k: training.pop(k) for k in ("lora", "adapter", "freeze_vision", "max_rows") if k in training}
+    if choices.get("lora") is not None:
+        choices["lora"] = LoraConfig(**choices["lora"])
+    trainer = SemiOnlineTrainer(folder, collect or FakeCollect(), arguments(out, **training), **choices)
+    trainer.train(resume)
+    return trainer
+
+
+def weights(model: Any) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+# ---------------------------------------------------------------------------------------------------------- contract
+
+
+def test_private_members_of_trl() -> None:
+    """What rl/trainer.py and rl/checkpoints.py override or touch. If this fails, TRL or transformers moved: read those
+    two files against the new source before changing anything here."""
+    overridden = {
+        GRPOTrainer: {
+            "_prepare_inputs": ["generation_batch"],
+            "_get_per_token_logps_and_entropies": ["model", "input_ids", "attention_mask", "logits_to_keep"],
+            "compute_loss": ["model", "inputs", "return_outputs", "num_items_in_batch"],
+            "_save_checkpoint": ["model", "trial"],
+        },
+        Trainer: {
+            "_load_from_checkpoint": ["resume_from_checkpoint", "model"],
+            "_save": ["output_dir", "state_dict"],
+            "_clip_grad_norm": ["model"],
+            "save_model": ["output_dir"],
+            "train": ["resume_from_checkpoint"],
+        },
+    }
+    for owner, methods in overridden.items():
+        for name, parameters in methods.items():
+            names = list(inspect.signature(getattr(owner, name)).parameters)[1:]
+            assert names[: len(parameters)] == parameters, f"{owner.__name__}.{name}{names}"
+    source = inspect.getsource(GRPOTrainer)
+    for attribute in ("_step", "_buffered_inputs", "_metrics", "ref_model", "loss_type", "beta", "temperature"):
+        assert f"self.{attribute} = " in source, attribute
+    loss = inspect.getsource(GRPOTrainer._compute_loss)
+    for key in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages", "num_items_in_batch"):
+        assert f'inputs["{key}"]' in loss, key
+    for key in ("old_per_token_logps", "pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids"):
+        assert f'inputs.get("{key}")' in loss, key
+    assert 'completion_mask * inputs["tool_mask"]' in loss
+    assert GRPOTrainer.loss_is_scaled_for_ga is True
+    assert 'self._metrics["train"]' in inspect.getsource(GRPOTrainer.training_step)
+
+
+# -------------------------------------------------------------------------------------------------------------- loss
+
+
+@pytest.mark.parametrize("loss_type", ["dapo", "grpo"])
+@pytest.mark.parametrize("max_rows", [64, 1])
+def test_first_update_is_the_formula(folder: Path, tmp_path: Path, loss_type: str, max_rows: int) -> None:
+    """With ratio 1, the gradient is -sum_i w_i A_i sum_t grad log p / items; plain SGD shows it in the weights."""
+    collect = FakeCollect(count=4)
+    recorded: list[StepSample] = []
+
+    def watch(policy: Policy, generation: int) -> list[StepSample]:
+        recorded.extend(collect(policy, generation))
+        return list(recorded)
+
+    policy = load_policy(folder)
+    before = weights(policy.model)
+    training = {"optim": "sgd", "learning_rate": 1e-2, "max_grad_norm": 1e9, "weight_decay": 0.0, "beta": 0.0}
+    trainer = trained(
+        folder,
+        tmp_path,
+        watch,
+        max_steps=1,
+        steps_per_generation=5,
+        gradient_accumulation_steps=5,
+        loss_type=loss_type,
+        max_rows=max_rows,
+        **training,
+    )
+    tokens = sum(len(s.completion.token_ids) for s in recorded)
+    policy.model.train()
+    for s in recorded:
+        encoded, said = policy.encoder.prompt(s.prompt), torch.tensor(s.completion.token_ids)
+        inputs = policy.encoder.batch([type(encoded)(torch.cat([encoded.ids, said]), encoded.pictures)])
+        logits = policy.model(**inputs).logits[0, len(encoded.ids) - 1 : -1]
+        logps = logits.log_softmax(-1).gather(1, said[:, None])
+        scale = 1 / tokens if loss_type == "dapo" else 1 / len(said) / len(recorded)
+        (-s.advantage * scale * logps.sum()).backward()
+    for name, p in policy.model.named_parameters():
+        expected = before[name] - 1e-2 * p.grad
+        torch.testing.assert_close(trainer.model.get_parameter(name), expected, atol=2e-6, rtol=1e-4)
+
+
+def test_fillers_have_no_gradient_at_all(folder: Path, tmp_path: Path) -> None:
+    class Nothing(FakeCollect):
+        def __call__(self, policy: Policy, generation: int) -> list[StepSample]:
+            return []
+
+    trainer = SemiOnlineTrainer(folder, Nothing(), arguments(tmp_path, beta=0.1))
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 2
+    inputs = trainer._prepare_inputs(None)
+    trainer.compute_loss(trainer.model, inputs).backward()
+    grads = [p.grad for p in trainer.model.parameters() if p.grad is not None]
+    assert grads
+    assert all(torch.count_nonzero(g) == 0 for g in grads)
+
+
+def test_a_filler_beside_samples_changes_nothing(folder: Path, tmp_path: Path) -> None:
+    from rl.batch import collate, pack, with_pixels
+
+    trainer = SemiOnlineTrainer(folder, FakeCollect(), arguments(tmp_path, beta=0.0))
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 2
+    with trainer.current_policy() as policy:
+        samples = FakeCollect()(policy, 0)
+    packed = pack(samples, trainer.encoder, windows=1, per_window=1, max_rows=9, aggregate="tokens", seed=(0,))
+    grads = []
+    for count in (5, 8):
+        batch = collate(packed.micro[0], count, trainer.encoder)
+        batch["num_items_in_batch"] = torch.tensor(20.0)
+        trainer.model.zero_grad()
+        trainer.compute_loss(trainer.model, with_pixels(batch, trainer.encoder, torch.device("cpu"))).backward()
+        grads.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters()]))
+    torch.testing.assert_close(grads[0], grads[1], atol=1e-6, rtol=1e-4)
+
+
+# ----------------------------------------------------------------------------------------------------------- training
+
+
+def test_log_and_pixels_on_demand(folder: Path, tmp_path: Path) -> None:
+    collect = FakeCollect()
+    trainer = trained(folder, tmp_path, collect, report_to=["tensorboard"], max_steps=4)
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    assert [row.get("fake/calls") for row in rows] == [1.0, None, 2.0, None]
+    assert rows[0]["update/samples"] == 5
+    assert rows[0]["kl"] == pytest.approx(0, abs=1e-6)
+    assert rows[1]["kl"] > 0
+    assert 0 <= rows[2]["logprob_gap/mean"] <= rows[2]["logprob_gap/max"] < 1e-4
+    assert list(tmp_path.rglob("events.out.tfevents*"))
+    assert all("pixel_values" not in batch for batch in trainer._buffered_inputs)
+
+
+def test_gap_is_seen(folder: Path, tmp_path: Path) -> None:
+    class Liar(FakeCollect):
+        def __call__(self, policy: Policy, generation: int) -> list[StepSample]:
+            import dataclasses
+
+            honest = super().__call__(policy, generation)
+            lies = [tuple(p - 0.5 for p in s.completion.logprobs) for s in honest]
+            return [
+                dataclasses.replace(s, completion=dataclasses.replace(s.completion, logprobs=lie))
+                for s, lie in zip(honest, lies, strict=True)
+            ]
+
+    trainer = trained(folder, tmp_path, Liar(), max_steps=2)
+    assert trainer.state.log_history[0]["logprob_gap/mean"] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_frozen_vision(folder: Path, tmp_path: Path) -> None:
+    before = weights(load_model(folder))
+    trainer = trained(folder, tmp_path, freeze_vision=True, max_steps=2)
+    changed = {n for n, p in trainer.model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed
+    assert not [n for n in changed if "visual" in n]
+
+
+def test_frozen_vision_keeps_lora_out_of_it(folder: Path, tmp_path: Path) -> None:
+    lora = LoraConfig(r=2, target_modules="all-linear")
+    args = arguments(tmp_path)
+    trainer = SemiOnlineTrainer(folder, FakeCollect(), args, lora=lora, freeze_vision=True)
+    names = [n for n, p in trainer.model.named_parameters() if p.requires_grad]
+    assert names
+    assert not [n for n in names if "visual" in n]
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_final_folder_is_the_trained_policy(folder: Path, tmp_path: Path, lora: dict[str, Any] | None) -> None:
+    trainer = trained(folder, tmp_path, lora=lora, max_steps=2)
+    trainer.save_policy(tmp_path / "model")
+    assert not list((tmp_path / "model").glob("*.bin"))
+    loaded = load_policy(tmp_path / "model")
+    inputs = loaded.encoder.batch([loaded.encoder.prompt(prompt(loaded.vision, 1))])
+    trainer.model.eval()
+    with torch.no_grad():
+        expected = plain_model(trainer.model)(**inputs).logits
+        assert torch.equal(loaded.model(**inputs).logits, expected)
+        assert not torch.equal(load_model(folder)(**inputs).logits, expected)
+
+
+def test_going_on_with_an_adapter(folder: Path, tmp_path: Path) -> None:
+    """The reference is the adapter one started from, not the bare model."""
+    first = trained(folder, tmp_path / "a", lora=LORA, max_steps=2)
+    first.save_policy(tmp_path / "adapter")
+    second = trained(folder, tmp_path / "b", adapter=tmp_path / "adapter", save_strategy="steps", save_steps=2)
+    logs = [row["kl"] for row in second.state.log_history if "kl" in row]
+    assert logs[0] == pytest.approx(0, abs=1e-6)
+    assert logs[-1] > 0
+    resumed = trained(folder, tmp_path / "b", adapter=tmp_path / "adapter", resume=tmp_path / "b/checkpoint-2")
+    for name, p in weights(second.model).items():
+        assert torch.equal(p, resumed.model.get_parameter(name)), name
+    second.save_policy(tmp_path / "model")
+    assert load_policy(tmp_path / "model").complete(
+        [Request(prompt(second.encoder.vision, 1))], Sampling(max_new_tokens=2)
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- resume
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_resume_is_exact(folders: dict[str, Path], tmp_path: Path, family: str, lora: dict[str, Any] | None) -> None:
+    """Global RNG streams, the collector's own state, optimizer, weights and reference all come back."""
+    saving = {"save_strategy": "steps", "save_steps": 1, "lora": lora, "beta": 0.1, "max_steps": 6}
+    straight = trained(folders[family], tmp_path, **saving, save_total_limit=9)
+    assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
+    collect = FakeCollect()
+    resumed = trained(folders[family], tmp_path, collect, resume=tmp_path / "checkpoint-2", **saving)
+    assert collect.calls == 3
+    for name, p in weights(straight.model).items():
+        assert torch.equal(p, resumed.model.get_parameter(name)), name
+    for a, b in zip(straight.state.log_history[2:6], resumed.state.log_history[2:6], strict=True):
+        for key in ("loss", "grad_norm", "kl", "entropy"):
+            assert a[key] == b[key]
+    assert straight.state.log_history[2]["fake/noise"] == resumed.state.log_history[2]["fake/noise"]
+
+
+def test_only_complete_checkpoints_count(folder: Path, tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path) is None
+    trained(folder, tmp_path, save_strategy="steps", save_steps=2)
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
+    (tmp_path / "checkpoint-4" / "complete.json").unlink()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+    with pytest.raises(SetupError, match=r"checkpoint-4 is incomplete"):
+        trained(folder, tmp_path, resume=tmp_path / "checkpoint-4")
+    (tmp_path / "checkpoint-2" / "complete.json").write_text(json.dumps({"processes": 2}))
+    with pytest.raises(SetupError, match=r"is of 2 process\(es\); resume on as many"):
+        trained(folder, tmp_path, resume=tmp_path / "checkpoint-2")
+
+
+# -------------------------------------------------------------------------------------------------------------- guards
+
+
+def test_nan_stops_with_the_samples(folder: Path, tmp_path: Path) -> None:
+    collect = FakeCollect()
+
+    class Poison(FakeCollect):
+        def __call__(self, policy: Policy, generation: int) -> list[StepSample]:
+            self.scale = float("nan") if generation == 1 else 1.0
+            return super().__call__(policy, generation)
+
+    assert trained(folder, tmp_path / "sound", collect).state.global_step == 4
+    with pytest.raises(GuiderailError, match=r"loss is nan, update 2, generation 1; .*nonfinite-0\.json"):
+        trained(folder, tmp_path / "run", Poison())
+    report = json.loads((tmp_path / "run" / "nonfinite-0.json").read_text())
+    assert report["generation"] == 1
+    assert set(report["samples"]) <= {f"e{i}/0/{i}" for i in range(5)}
+    assert report["samples"]
+
+
+def test_nan_gradient_stops(folder: Path, tmp_path: Path) -> None:
+    trainer = SemiOnlineTrainer(folder, FakeCollect(), arguments(tmp_path))
+    next(trainer.model.parameters()).register_hook(lambda grad: grad * float("nan"))
+    with pytest.raises(GuiderailError, match="gradient norm is nan, update 0, generation 0"):
+        trainer.train()
+
+
+@pytest.mark.parametrize(
+    ("training", "complaint"),
+    [
+        ({"learning_rat": 1}, r"unknown key training\.learning_rat, did you mean 'learning_rate'"),
+        ({"top_p": 0.9}, r"top_p truncates"),
+        ({"top_k": 5}, r"top_k truncates"),
+        ({"min_p": 0.1}, r"min_p truncates"),
+        ({"repetition_penalty": 1.1}, r"repetition_penalty truncates"),
+        ({"loss_type": "bnpo"}, r"use dapo"),
+        ({"num_generations": 8}, r"num_generations is set by the trainer"),
+        ({"max_steps": 3}, r"multiple of 2 updates"),
+        ({"max_steps": -1}, r"multiple of 2 updates"),
+        ({"steps_per_generation": 3}, r"must not span generations"),
+        ({"learning_rate": "fast"}, r"expected a number"),
+        ({"epsilon": 0.2, "generation_batch_size": 3}, r"training: "),
+    ],
+)
+def test_arguments_that_would_go_wrong(tmp_path: Path, training: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(SetupError, match=complaint):
+        arguments(tmp_path, **training)
+
+
+def test_argument_defaults(tmp_path: Path) -> None:
+    args = make_training_args({"max_steps": 6, "learning_rate": "2e-6", "save_steps": 5}, tmp_path)
+    assert (args.loss_type, args.beta, args.epsilon, args.temperature) == ("dapo", 1e-4, 0.2, 1.0)
+    assert args.learning_rate == 2e-6
+    rounded = arguments(tmp_path, save_strategy="steps", save_steps=3)
+    assert rounded.save_steps == 4
+
+
+def test_launch_checks(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = arguments(tmp_path)
+    with pytest.raises(SetupError, match=r"1 process\(es\) run, 2 were asked for; start with `torchrun"):
+        SemiOnlineTrainer(folder, FakeCollect(), args, processes=2)
+    trainer = SemiOnlineTrainer(folder, FakeCollect(), args)
+    monkeypatch.setattr(args, "deepspeed", "zero2.json")
+    with pytest.raises(SetupError, match=r"DeepSpeed is off, but the run asks for zero2\.json"):
+        check_launch(trainer.accelerator, args, None)
+    with pytest.raises(SetupError, match="no DeepSpeed config"):
+        make_training_args({"max_steps": 2}, tmp_path, deepspeed=tmp_path / "nowhere.json")
+
+
+def test_adapter_and_lora_exclude_each_other(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="give one of them"):
+        trainable_model(folder, arguments(tmp_path), adapter=folder, lora=LoraConfig(**LORA))
+    with pytest.raises(SetupError, match="does not fit"):
+        trainable_model(folder, arguments(tmp_path), adapter=folder)
