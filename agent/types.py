@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import struct
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from agent.errors import SetupError
+from agent.errors import DataError, SetupError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -73,13 +75,14 @@ class Screenshot:
     """A reference to an image: a file or encoded bytes. Pixels are decoded on demand and never kept here.
 
     width, height: original pixels. path and data may both be None for recordings that came without images; asking such
-    a screenshot for pixels is a SetupError.
+    a screenshot for pixels is a SetupError. source: "file:line step" of the recording, for messages.
     """
 
     width: int
     height: int
     path: Path | None = None
     data: bytes | None = field(default=None, repr=False)
+    source: str = field(default="", repr=False, compare=False)
 
     def encoded(self) -> bytes:
         """The image file's bytes (PNG or JPEG)."""
@@ -101,11 +104,20 @@ class Screenshot:
         return known
 
     def image(self) -> Image.Image:
-        """Decode to RGB, shape (height, width, 3)."""
-        from PIL import Image
+        """Decode to RGB, shape (height, width, 3). Raises DataError when the pixels are broken or of another size."""
+        from PIL import Image, UnidentifiedImageError
 
-        with Image.open(io.BytesIO(self.encoded())) as picture:
-            return picture.convert("RGB")
+        where, name = self.source or str(self.path or "screenshot"), self.path or "its image"
+        try:
+            with Image.open(io.BytesIO(self.encoded())) as picture:
+                image = picture.convert("RGB")
+        except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+            reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
+            raise DataError(where, f"{name} cannot be decoded: {reason}") from None
+        if image.size != (self.width, self.height):
+            got = f"{image.width}x{image.height}"
+            raise DataError(where, f"{name} is {got}, but its coordinates were read as {self.width}x{self.height}")
+        return image
 
 
 # ------------------------------------------------------------------------------------------------------ what one can do

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 import agent.served as served_module
-from agent.errors import EnvCrashed, SetupError
+from agent.errors import DataError, EnvCrashed, SetupError
 from agent.policy import GREEDY, Request, Sampling
 from agent.screen import Vision
 from agent.served import PictureCache, ServedPolicy, encode
@@ -220,7 +220,7 @@ def test_picture_cache_is_bounded_and_drops_the_least_recently_used(monkeypatch:
 def test_a_picture_that_cannot_be_read_fails_every_time() -> None:
     cache, lost = PictureCache(100), Picture(Screenshot(10, 10, data=b"no image"), 28, 28)
     for _ in range(2):
-        with pytest.raises(OSError, match="cannot identify"):
+        with pytest.raises(DataError, match="cannot be decoded"):
             cache.url(lost)
 
 
