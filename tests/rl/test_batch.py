@@ -20,7 +20,7 @@ from tests.agent.test_local import TEXTS, prompt
 
 
 def sample(encoder: Encoder, i: int, length: int, advantage: float = 1.0) -> StepSample:
-    ids = tuple(range(5, 5 + length - 1)) + (encoder.end_of_turn,)
+    ids = (*range(5, 5 + length - 1), encoder.end_of_turn)
     said = Completion("x", ids, tuple(-0.1 * k for k in range(length)))
     seen = prompt(encoder.vision, i % 3, screens=1 + i % 2, goal="Goal: open settings " * (1 + i % 4))
     return StepSample(f"e{i}", 0, i, seen, said, 1.0, 1.0, 0.0, 0.0, advantage)
