@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from envs.pocket.phone import Phone
 from envs.pocket.state import DECOYS, Dialog, Screen
 from envs.pocket.ui import DISMISS, NOTHING, Cell, Line, Op, Page
+
+if TYPE_CHECKING:
+    from envs.pocket.phone import Phone
 
 ICONS = ("Settings", "Contacts", "Messages", "Notes", "Clock", "Shop", "Music", *DECOYS)
 
@@ -109,7 +112,7 @@ def _calls(phone: Phone, screen: Screen) -> Page:
 
 def _message(phone: Phone, name: str) -> None:
     phone.state.stack = [Screen("Messages")]
-    phone._do(("go", "chat", name))
+    phone.do(("go", "chat", name))
 
 
 def _star(phone: Phone, name: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from agent.types import Action, Answer, Click, LongPress, Open, Point, Swipe, SystemButton, Terminate, Type, Wait
 from envs.pocket.phone import Phone
-from envs.pocket.ui import DISMISS, NOTHING, Op, Placed, shown_lines
+from envs.pocket.ui import DISMISS, Op, Placed, shown_lines
 
 Route = tuple[tuple[str, str], ...]
 """Pages below an app's first page, as (page, argument)."""
@@ -150,6 +150,3 @@ def _centre(phone: Phone, item: Placed) -> Point:
 
 def _click(phone: Phone, item: Placed, text: str) -> Move:
     return Move(Click(_centre(phone, item)), text, item)
-
-
-__all__ = ["NOTHING", "Move", "Want", "move", "thought"]

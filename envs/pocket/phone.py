@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 
+from envs.pocket.apps import perform, view
 from envs.pocket.state import Dialog, Screen, State, on_value
 from envs.pocket.ui import DISMISS, NOTHING, Op, Overlay, Page, Scene, scene, shown_lines
 from envs.pocket.words import POPUPS, TOGGLES
@@ -18,7 +19,7 @@ class Phone:
     def __init__(self, state: State, width: int = 160, height: int = 288):
         self.state, self.width, self.height = state, width, height
         self.files: dict[str, str] = {}
-        self.scene()
+        self.scene()  # refuses impossible sizes now and not at the first look
 
     # ------------------------------------------------------------------------------------------------ what is shown
 
@@ -28,8 +29,6 @@ class Phone:
         return self.state.stack[-1] if self.state.stack else None
 
     def page(self) -> Page:
-        from envs.pocket.apps import view
-
         return view(self)
 
     def scene(self) -> Scene:
@@ -118,13 +117,13 @@ class Phone:
         box = self.state.dialog
         if box and box.until and self.state.clock >= box.until:
             self.state.dialog = None
-            self._do(box.then)
+            self.do(box.then)
 
     def _input(self, op: Op) -> None:
         """After every user input: do `op`, let a second pass, let a due pop-up appear."""
         state = self.state
         state.inputs += 1
-        self._do(op)
+        self.do(op)
         self.elapse(1.0)
         number = state.popups.get(state.inputs)
         if number is not None:
@@ -134,15 +133,12 @@ class Phone:
             else:
                 state.popups[state.inputs + 1] = number
 
-    def _do(self, op: Op) -> None:
-        from envs.pocket.apps import perform
-
+    def do(self, op: Op) -> None:
+        """What a cell does, without a finger: close the dialog it may be in, then act."""
         if op == NOTHING:
             return
         state = self.state
-        inside_dialog = state.dialog is not None
-        if inside_dialog:
-            state.dialog = None
+        state.dialog = None
         match op:
             case ("dismiss",):
                 pass
@@ -191,7 +187,7 @@ class Phone:
 
     def _enter(self) -> None:
         if self.screen and self.screen.focus and self.state.dialog is None:
-            self._do(self.page().enter)
+            self.do(self.page().enter)
 
     def _delete(self) -> None:
         screen = self.screen

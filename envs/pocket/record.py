@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,8 @@ from agent.screen import ScreenTransform
 from envs.device import encode_png
 from envs.pocket.draw import draw, text_box
 from envs.pocket.expert import Move
-from envs.pocket.hands import perform
 from envs.pocket.phone import Phone
-from envs.pocket.tasks import Task, draws, task
+from envs.pocket.tasks import Task, demonstrate, draws, task
 from envs.pocket.ui import Placed, Scene
 
 FORMAT = 1
@@ -76,19 +74,6 @@ def record(
     return counts
 
 
-def expert_steps(made: Task, phone: Phone, informative: float = 0.5) -> Iterator[tuple[Scene, Move, str]]:
-    """What the expert sees, does and thinks, step by step, ending with Terminate; drives the phone."""
-    answers: list[str] = []
-    for index in range(made.max_steps):
-        scene = phone.scene()
-        step = made.expert(phone, answers)
-        yield scene, step, made.say(step.thought, index, informative)
-        if step.action.name == "terminate":
-            return
-        answers += perform(phone, step.action)
-    raise RuntimeError(f"the expert did not finish {made.id} in {made.max_steps} steps")
-
-
 class _Shelf:
     """Images stored once by content. Equal pixels are recognised before they are encoded."""
 
@@ -110,7 +95,10 @@ class _Shelf:
 def _episode(made: Task, number: int, size: tuple[int, int], informative: float, shelf: _Shelf) -> dict[str, Any]:
     phone = Phone(made.start(), *size)
     pixels = ScreenTransform(*size)
-    steps = [_step(scene, move, said, pixels, shelf) for scene, move, said in expert_steps(made, phone, informative)]
+    steps = [
+        _step(scene, move, made.say(move.thought, index, informative), pixels, shelf)
+        for index, (scene, move) in enumerate(demonstrate(made, phone, made.max_steps))
+    ]
     return {
         "goal": made.goal,
         "is_successful": True,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from agent.errors import SetupError
-from agent.types import Action
+from agent.types import Terminate
 from envs.pocket.expert import Move, move, thought
+from envs.pocket.hands import perform
 from envs.pocket.phone import Phone
 from envs.pocket.state import DECOYS, Screen, State, new_state
 from envs.pocket.templates import TEMPLATES, Template
+from envs.pocket.ui import Scene
 
 SPLITS = {"train": 0, "test": 1, "heldout": 2}
 """Seeds of different splits never meet: seed = 3 x number + offset."""
@@ -78,7 +80,7 @@ def task(
     state = new_state(seed, style, held_out=found.held_out)
     params = found.draw(random.Random(f"params-{seed}-{template}"), state)
     made = Task(template, seed, split, style, live, popups, params, found.goal.format(**params), found.memory)
-    length = len(solve(made))
+    length = sum(1 for _ in demonstrate(made, Phone(made.start())))
     return Task(template, seed, split, style, live, popups, params, made.goal, found.memory, 2 * length + 5)
 
 
@@ -101,20 +103,19 @@ def draws(n: int, seed: int, split: str, templates: Sequence[str] = ()) -> list[
     return [(name, 3 * (seed * 1_000_003 + k) + SPLITS[split]) for k, name in enumerate(order[:n])]
 
 
-def solve(made: Task, limit: int = 60) -> list[Action]:
-    """The expert's own actions on a fresh phone, Terminate included. Raises RuntimeError when it does not arrive."""
-    from envs.pocket.hands import perform
+def demonstrate(made: Task, phone: Phone, limit: int = 60) -> Iterator[tuple[Scene, Move]]:
+    """What the expert sees and does, step by step, Terminate last; drives the phone.
 
-    phone = Phone(made.start())
+    Raises RuntimeError when it does not arrive within `limit` steps: a template's `want` and `done` disagree.
+    """
     answers: list[str] = []
-    actions: list[Action] = []
     for _ in range(limit):
-        step = made.expert(phone, answers)
-        actions.append(step.action)
-        if step.action.name == "terminate":
-            return actions
+        scene, step = phone.scene(), made.expert(phone, answers)
+        yield scene, step
+        if isinstance(step.action, Terminate):
+            return
         answers += perform(phone, step.action)
-    raise RuntimeError(f"the expert got lost in {made.id}: {actions[-3:]}")
+    raise RuntimeError(f"the expert got lost in {made.id}")
 
 
 def _disturb(state: State, rng: random.Random, template: Template, params: dict[str, str]) -> None:
@@ -136,6 +137,3 @@ def _disturb(state: State, rng: random.Random, template: Template, params: dict[
 def _flip(state: State, name: str) -> None:
     phone = Phone(state)
     phone.switch(name, not phone.is_on(name))
-
-
-__all__ = ["Task", "draws", "solve", "task", "tasks"]
