@@ -48,7 +48,7 @@ class Convention:
 
 
 def swipe_convention(lines: Sequence[Line]) -> Convention:
-    """Finger motion or its inverse? Method of the audit's section 4.4.
+    """Finger motion or its inverse? UI-S1 publishes files of both kinds.
 
     A scroll label names where the view goes, so a finger moving *against* it is stored truly. Without labels the base
     rate decides: people scroll down, that is finger up, in 947 of 1043 labelled vertical swipes of AndroidControl's test

@@ -46,7 +46,8 @@ class MatchRules:
     answers: an expert's answer or key is met by the "same" type, only by "type", or the rule has no answer ("error").
     status: the status of terminate must be the "same", may be "any", or the rule has no answer ("error").
     open_by_click: opening an app may also be done by a click on one of the step's boxes (the app's icon).
-    error_zeroes_progress: an unreadable or unjudgeable step wipes the progress of its whole episode (audit B8).
+    error_zeroes_progress: an unreadable or unjudgeable step wipes the progress of its whole episode, as
+    the exceptions in UI-S1's evaluator do.
     """
 
     name: str
@@ -158,7 +159,7 @@ def _targets(step: Step, rules: MatchRules) -> list[Box]:
             return [target.box for target in step.boxes]
         case "smallest":
             # Recordings list every node that holds the point, up to full-page containers: with all of them 22.6 % of
-            # random clicks would be right (method audit, 11.1).
+            # random clicks on AndroidControl's test split would be right.
             return sorted((target.box for target in step.boxes), key=lambda box: box.area)[:1]
 
 

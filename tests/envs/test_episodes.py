@@ -191,8 +191,9 @@ def test_screen_sizes_are_inferred_from_centred_swipes_then_from_extents() -> No
         return {"action_content": {"action": "click", "coordinate": [x, y]}}
 
     big = {"action_content": {"action": "swipe", "coordinate": [720, 2340], "coordinate2": [720, 780]}}
+    aside = {"action_content": {"action": "swipe", "coordinate": [300, 900], "coordinate2": [300, 700]}}
     lines = [
-        steps_of(swipe("up")),
+        steps_of(swipe("up"), *[aside] * 9),  # only swipes about the centre of a known screen count
         steps_of(swipe("down")),
         steps_of(click(100, 100)),  # of the file's main screen
         steps_of(big, click(1400, 3000)),  # its own swipe says 1440x3120
