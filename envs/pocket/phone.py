@@ -18,7 +18,7 @@ class Phone:
 
     def __init__(self, state: State, width: int = 160, height: int = 288):
         self.state, self.width, self.height = state, width, height
-        self.files: dict[str, str] = {}
+        self.files: dict[str, bytes] = {}
         self.scene()  # refuses impossible sizes now and not at the first look
 
     # ------------------------------------------------------------------------------------------------ what is shown
@@ -66,7 +66,7 @@ class Phone:
         if state.dialog is None and abs(y1 - y0) > abs(x1 - x0):
             page = self.page()
             step = state.look.line * (2 if page.tall else 1) * self.width / 10
-            lines = (y0 - y1) * self.height / step
+            lines = min(max((y0 - y1) * self.height / step, -1000.0), 1000.0)
             if state.look.snap:
                 lines = float(round(lines))
             value = min(max(0.0, self._scroll(page) + lines), self._scroll_end(page))
@@ -96,7 +96,8 @@ class Phone:
         }
         if name in ("VOLUME_UP", "VOLUME_DOWN"):
             system = self.state.settings["system"]
-            level = int(system.get("volume_music", "0") or 0) + (1 if name == "VOLUME_UP" else -1)
+            now = system.get("volume_music", "")
+            level = (int(now) if now.isdecimal() else 0) + (1 if name == "VOLUME_UP" else -1)
             system["volume_music"] = str(min(15, max(0, level)))
         elif name in handler:
             handler[name]()

@@ -108,6 +108,7 @@ def _episode(made: Task, number: int, size: tuple[int, int], informative: float,
         "memory": made.memory,
         "seed": made.seed,
         "split": made.split,
+        "params": made.params,
         "popup": bool(made.popups),
         "max_steps": made.max_steps,
     }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Callable
 
+from envs.device import encode_png
+from envs.pocket.draw import draw
 from envs.pocket.phone import Phone
 from envs.pocket.tree import PACKAGE, component, window_xml
 
@@ -134,8 +137,11 @@ def _input(phone: Phone, args: list[str]) -> Result:
 
 
 def _at(text: str, size: int) -> float:
-    """A pixel as a fraction; its middle, so that it maps back to the same pixel."""
-    return (float(text) + 0.5) / size
+    """A pixel as a fraction; its middle, so that it maps back to the same pixel. Raises ValueError."""
+    pixel = float(text)
+    if not math.isfinite(pixel):
+        raise ValueError(text)
+    return (pixel + 0.5) / size
 
 
 def _am(phone: Phone, args: list[str]) -> Result:
@@ -236,15 +242,24 @@ def _uiautomator(phone: Phone, args: list[str]) -> Result:
         return 1, "Error: usage: uiautomator dump [file]\n"
     if args[1:] == ["/dev/tty"]:
         return 0, window_xml(phone) + f"\nUI hierchary dumped to: {args[1]}\n"
-    phone.files[args[1] if args[1:] else DUMP] = window_xml(phone)
+    phone.files[args[1] if args[1:] else DUMP] = window_xml(phone).encode()
     return 0, f"UI hierchary dumped to: {args[1] if args[1:] else DUMP}\n"
+
+
+def _screencap(phone: Phone, args: list[str]) -> Result:
+    """Only into a file: text output cannot hold a picture. `adb pull` or `adb exec-out screencap -p` bring it over."""
+    match args:
+        case ["-p", path] | [path] if path != "-p":
+            phone.files[path] = encode_png(draw(phone.scene())).encoded()
+            return 0, ""
+    return 1, "Error: usage: screencap [-p] FILE\n"
 
 
 def _cat(phone: Phone, args: list[str]) -> Result:
     missing = [a for a in args if a not in phone.files]
     if missing:
         return 1, f"cat: {missing[0]}: No such file or directory\n"
-    return 0, "".join(phone.files[a] for a in args)
+    return 0, b"".join(phone.files[a] for a in args).decode("utf-8", "replace")
 
 
 def _wm(phone: Phone, args: list[str]) -> Result:
@@ -293,6 +308,9 @@ _COMMANDS: dict[str, Callable[[Phone, list[str]], Result]] = {
     "dumpsys": _dumpsys,
     "uiautomator": _uiautomator,
     "cat": _cat,
+    "screencap": _screencap,
+    "ls": lambda phone, args: (0, "".join(f"{p}\n" for p in sorted(phone.files) if not args or p.startswith(args[0]))),
+    "rm": lambda phone, args: (0, "" if [phone.files.pop(a, b"") for a in args] else "rm: no argument\n"),
     "wm": _wm,
     "pm": _pm,
     "getprop": _getprop,

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import logging
-from android_env.components import adb_controller, config_classes, log_stream
+from android_env.components import adb_controller, config_classes, errors, log_stream
 from android_env.components import coordinator as coordinator_lib
 from android_env.components import device_settings as device_settings_lib
 from android_env.components import task_manager as task_manager_lib
@@ -23,6 +24,7 @@ from android_env.components.simulators import base_simulator
 from android_env.environment import AndroidEnv
 from android_env.proto import state_pb2, task_pb2
 
+from envs.device import encode_png
 from envs.pocket.draw import draw
 from envs.pocket.phone import Phone
 from envs.pocket.shell import KEYCODES, run_line
@@ -126,11 +128,21 @@ class _Adb(adb_controller.AdbController):  # type: ignore[misc]  # android_env i
         self._simulator = simulator
 
     def execute_command(self, args: list[str], timeout: float | None = None, device_specific: bool = True) -> bytes:
-        """`shell` words are joined by blanks into one line, as adb does; other adb commands succeed silently."""
-        if args[:1] != ["shell"]:
-            return b""
+        """`shell` words are joined by blanks into one line, as adb does. Commands not known here succeed silently."""
         with self._simulator.lock:
-            return run_line(self._simulator.phone, " ".join(args[1:])).encode()
+            phone = self._simulator.phone
+            match args:
+                case ["shell", *words]:
+                    return run_line(phone, " ".join(words)).encode()
+                case ["exec-out", "screencap", "-p"]:
+                    return encode_png(draw(phone.scene())).encoded()
+                case ["pull", remote, local]:
+                    if remote not in phone.files:
+                        raise errors.AdbControllerError(f"adb: error: remote object {remote!r} does not exist")
+                    Path(local).write_bytes(phone.files[remote])
+                case ["push", local, remote]:
+                    phone.files[remote] = Path(local).read_bytes()
+            return b""
 
 
 class _Silence(log_stream.LogStream):  # type: ignore[misc]  # android_env is untyped

@@ -213,6 +213,18 @@ def test_android_env_own_calls_work(world, device):
     assert np.argmax(world.env.raw_observation["orientation"]) == 0
 
 
+def test_files_come_and_go_through_adb(world, device):
+    device.shell(["screencap", "-p", "/sdcard/a.png"])
+    pull = adb_pb2.AdbRequest(pull=adb_pb2.AdbRequest.Pull(path="/sdcard/a.png"))
+    assert world.env.execute_adb_call(pull).pull.content == device.screenshot().data
+    push = adb_pb2.AdbRequest.Push(content=b"hello", path="/sdcard/b.txt")
+    world.env.execute_adb_call(adb_pb2.AdbRequest(push=push))
+    assert device.shell(["cat", "/sdcard/b.txt"]) == "hello"
+    direct = adb_pb2.AdbRequest.GenericRequest(args=["exec-out", "screencap", "-p"])
+    output = world.env.execute_adb_call(adb_pb2.AdbRequest(generic=direct)).generic.output
+    assert output == device.screenshot().data
+
+
 def test_observations_are_copies(device):
     pixels = device.pixels()
     pixels[:] = 0

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.android import read_window
+from envs.pocket.hands import PhoneInHand
 from envs.pocket.phone import Phone
 from envs.pocket.shell import run, run_line
 from envs.pocket.state import new_state
@@ -77,6 +78,23 @@ def test_what_the_device_is(phone):
     assert "logicalFrame=[0, 0, 160, 288]" in run_line(phone, "dumpsys input | grep logicalFrame")
     assert run_line(phone, "getprop ro.build.version.sdk") == "33\n"
     assert run_line(phone, "nonsense") == "sh: nonsense: not found\n"
+
+
+def test_files(phone):
+    phone.open("Shop")
+    assert run_line(phone, "screencap -p /sdcard/a.png") == ""
+    assert phone.files["/sdcard/a.png"] == PhoneInHand(phone).screenshot().data
+    assert run_line(phone, "ls /sdcard") == "/sdcard/a.png\n"
+    run_line(phone, "rm /sdcard/a.png")
+    assert "No such file" in run_line(phone, "cat /sdcard/a.png")
+    assert run_line(phone, "screencap -p").startswith("Error")
+
+
+def test_numbers_that_are_none(phone):
+    for line in ("input tap nan 3", "input swipe 1 inf 3 4", "input tap a b", "input swipe 1 1 1 1 long", "sleep x"):
+        assert run_line(phone, line) != ""
+    run_line(phone, "settings put system volume_music loud && input keyevent VOLUME_UP")
+    assert run_line(phone, "settings get system volume_music") == "1\n"
 
 
 def test_operators(phone):
