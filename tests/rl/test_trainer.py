@@ -32,14 +32,14 @@ LORA = {"r": 2, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
 class FakeCollect:
     """Samples of a real policy with invented credit. Uses global RNG streams and a counter, as careless users do."""
 
-    def __init__(self, rank: int = 0, world: int = 1, count: int = 5):
-        self.rank, self.world, self.count, self.calls = rank, world, count, 0
+    def __init__(self, rank: int = 0, world: int = 1, count: int = 5, noisy: bool = True):
+        self.rank, self.world, self.count, self.noisy, self.calls = rank, world, count, noisy, 0
         self.metrics: dict[str, float] = {}
         self.scale = 1.0
 
     def __call__(self, policy: Policy, generation: int) -> list[StepSample]:
         self.calls += 1
-        noise = torch.rand(1).item() + random.random() + np.random.rand() if self.world == 1 else 1.0
+        noise = torch.rand(1).item() + random.random() + np.random.rand() if self.noisy else 1.0
         self.metrics = {"fake/calls": float(self.calls), "fake/noise": noise}
         requests = [
             Request(prompt(policy.vision, i % 3, screens=1 + i % 2), seed=1000 * generation + i)
