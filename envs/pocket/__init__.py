@@ -11,9 +11,15 @@
             ...                                                # device.screenshot(), device.act(action), task.max_steps
             ok = task.success(world.phone, device.answers)
 
-Who does what: `words` fills a phone, `phone` holds its state and reacts, `apps` says what each app shows, `ui` lays pages
-out, `draw` paints them, `shell` is its adb shell; `expert` finds the way to what `templates` want, `tasks` draws them
-from seeds, `record` writes episodes; `hands` is a Device without android_env, `simulator` and `world` the one with it.
+Who does what: `words` fills a phone, `state` is all it knows, `phone` reacts to fingers, keys and time, `apps` says what
+each app shows, `ui` lays pages out, `draw` paints them, `tree` tells what is visible, `shell` is the adb shell; `wants`
+says what is left to do for each kind of task, `expert` finds the way there, `templates` lists what can be asked, `tasks`
+draws tasks from seeds, `record` writes episodes; `hands` is a Device without android_env, `simulator` and `world` the one
+with it, `live` hands out many at once.
+
+A recorded line has the standard keys plus template, memory, seed, split, params, popup, max_steps; each of its steps has
+`elements`: [{text, bbox, text_bbox, kind, checked?}] in pixels, top to bottom, text_bbox around the words alone. An
+element that does not react now (behind a dialog) is not listed.
 
 Styles: "easy" (words on a 16 px grid at 160x288, about 130 words, two themes: a tiny model can learn to read it) and
 "free" (any offset, several sizes, any palette, more words). Splits: "train" and "test" never share a phone; "heldout"
