@@ -137,42 +137,42 @@ def action_from_json(content: Any, screen: ScreenTransform) -> Action:
             for known in BUTTONS:
                 if isinstance(button, str) and button.lower() == known.lower():
                     return SystemButton(known)
-            raise UnreadableAction(f"button {_show(button)}, expected one of {', '.join(BUTTONS)}")
+            raise UnreadableAction(f"button {show(button)}, expected one of {', '.join(BUTTONS)}")
         case "terminate":
             status = content.get("status")
             if status in ("success", "failure"):
                 return Terminate(status)
-            raise UnreadableAction(f"status {_show(status)}, expected success or failure")
-    raise UnreadableAction(f"action {_show(name)}, expected one of {', '.join(ACTION_NAMES)}")
+            raise UnreadableAction(f"status {show(status)}, expected success or failure")
+    raise UnreadableAction(f"action {show(name)}, expected one of {', '.join(ACTION_NAMES)}")
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
     """A short repr: model text may hold a megabyte, or nest deeper than repr can follow."""
     return reprlib.repr(value)
 
 
 def _number(value: Any, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UnreadableAction(f"{what} is {_show(value)}, expected a number")
+        raise UnreadableAction(f"{what} is {show(value)}, expected a number")
     if not -_FAR <= value <= _FAR:  # also refuses nan
-        raise UnreadableAction(f"{what} is {_show(value)}, expected a number of sensible size")
+        raise UnreadableAction(f"{what} is {show(value)}, expected a number of sensible size")
     return float(value)
 
 
 def _point(content: dict[str, Any], key: str, screen: ScreenTransform) -> Point:
     value = content.get(key)
     if not isinstance(value, list) or len(value) != 2:
-        raise UnreadableAction(f"{key} is {_show(value)}, expected [x, y]")
+        raise UnreadableAction(f"{key} is {show(value)}, expected [x, y]")
     return screen.to_fraction(_number(value[0], f"{key} x"), _number(value[1], f"{key} y"))
 
 
 def _text(content: dict[str, Any]) -> str:
     value = content.get("text")
     if not isinstance(value, str):
-        raise UnreadableAction(f"text is {_show(value)}, expected a string")
+        raise UnreadableAction(f"text is {show(value)}, expected a string")
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise UnreadableAction(
-            f"text {_show(value)} holds half of a surrogate pair and can be neither typed nor stored"
+            f"text {show(value)} holds half of a surrogate pair and can be neither typed nor stored"
         )
     return value
 

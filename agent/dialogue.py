@@ -2,7 +2,8 @@
 
 One user turn and one assistant turn per step: the first user turn carries the goal, every user turn carries its
 screenshot after its text. Only the last `images` screenshots stay, the current one included; older user turns keep
-their text. All assistant turns stay.
+their text. All assistant turns stay. Families that keep their history as text compose a single user turn instead
+(`Dialect.compose`). Either way the history is what the walk hands in: the agent's own turns, or their repairs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.dialects import GUIDERAIL, Dialect
+from agent.dialects.base import describe
 from agent.screen import ScreenTransform, Vision
 from agent.types import Action, Message, Picture, Prompt, Screenshot
 
@@ -27,19 +29,32 @@ class Dialogue:
         """screenshots: of steps 0..t; history: the assistant's turns of steps 0..t-1 as text."""
         if len(screenshots) != len(history) + 1:
             raise ValueError(f"{len(screenshots)} screenshots need {len(screenshots) - 1} turns, got {len(history)}")
-        messages = [Message("system", (self.dialect.system,))] if self.dialect.system else []
+        picture = self.vision.picture(screenshots[-1])
+        system = self.dialect.system.replace("WIDTHxHEIGHT", f"{picture.width}x{picture.height}")
+        messages = [Message("system", (system,))] if system else []
+        past = [self.dialect.remember(turn) for turn in history]
+        if self.dialect.compose is not None:
+            return Prompt((*messages, Message("user", self.dialect.compose(goal, past, picture))))
+        if self.dialect.goal_apart:
+            messages.append(Message("user", (self.dialect.first(goal),)))
         first_shown = len(screenshots) - self.images
         for index, screenshot in enumerate(screenshots):
-            text = self.dialect.later if index else self.dialect.first(goal)
+            opening = "" if self.dialect.goal_apart else self.dialect.first(goal)
+            text = self.dialect.later if index else opening
             shown = (self.vision.picture(screenshot),) if index >= first_shown else ()
-            messages.append(Message("user", (text, *shown)))
-            if index < len(history):
-                messages.append(Message("assistant", (history[index],)))
+            if text or shown:
+                messages.append(Message("user", (*((text,) if text else ()), *shown)))
+            if index < len(past):
+                messages.append(Message("assistant", (past[index],)))
         return Prompt(tuple(messages))
 
     def say(self, thought: str | None, action: Action, screenshot: Screenshot) -> str:
-        """A turn as text, coordinates in the model's pixels for this screenshot."""
+        """A turn as text, coordinates in the model's pixels for this screenshot. SetupError if there is no word for it."""
         return self.dialect.say(thought, action, transform(self.vision.picture(screenshot)))
+
+    def retell(self, thought: str | None, action: Action, screenshot: Screenshot) -> str:
+        """Somebody else's turn for the history: as `say`, or in plain words where the dialect has no word for it."""
+        return self.say(thought, action, screenshot) if self.dialect.says(action) else describe(action)
 
 
 def transform(picture: Picture) -> ScreenTransform:

@@ -329,7 +329,8 @@ class Repair:
     text: str = ""
 
 
-_MARKER = re.compile(r"<\|[A-Za-z0-9_]+\|>")
+# Box markers are part of what some families say (UI-TARS wraps every point in them), not the end of a turn.
+_MARKER = re.compile(r"<\|(?!(?:box|quad|object_ref)_(?:start|end)\|>)[A-Za-z0-9_]+\|>")
 
 
 def clean_turn(text: str) -> str:

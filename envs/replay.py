@@ -51,7 +51,7 @@ def walk(
                     thought = think_block((yield repair.question).text)
                     repair = replace(repair, thought=thought or "")
                 if repair is not None:
-                    text = dialogue.say(repair.thought, repair.action, screenshots[index])
+                    text = dialogue.retell(repair.thought, repair.action, screenshots[index])
                     turn = replace(turn, repair=replace(repair, text=text))
         except EnvCrashed:
             return Rollout(episode.id, sample, tuple(turns), "crashed")
@@ -83,7 +83,7 @@ def step_walk(
 def expert_prompt(episode: Episode, index: int, dialogue: Dialogue, thoughts: bool = True) -> Prompt:
     """The prompt of step `index` when all earlier turns are the expert's, with recorded thoughts or without."""
     past = episode.steps[:index]
-    history = [dialogue.say(step.thought if thoughts else None, step.action, step.screenshot) for step in past]
+    history = [dialogue.retell(step.thought if thoughts else None, step.action, step.screenshot) for step in past]
     return dialogue.prompt(episode.goal, [step.screenshot for step in episode.steps[: index + 1]], history)
 
 

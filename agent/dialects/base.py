@@ -1,23 +1,47 @@
-"""What a dialect is."""
+"""What a dialect is, and the few things all families share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from agent import codec
 from agent.codec import Reply
+from agent.errors import SetupError, UnreadableAction
 from agent.screen import ScreenTransform
-from agent.types import Action
+from agent.types import Action, Direction, Picture, Point, Swipe, SystemButton, Terminate
+
+THOUSAND = ScreenTransform(1000, 1000)
+MAX_TURN = 50_000  # characters; a turn of 512 tokens has about 2,000
+
+Space = Literal["picture", "original", "thousand", "unit"]
+Composed = tuple[str | Picture, ...]
+
+
+def as_it_was(turn: str) -> str:
+    return turn
 
 
 @dataclass(frozen=True)
 class Dialect:
     """A prompt and its parser.
 
-    system: the system prompt ("" for none). first(goal): text of the first user turn. later: text of every later user
-    turn. say(thought, action, screen): a turn as text. read(text, screen): the inverse; raises UnreadableAction only.
-    integrate: system prompt of the on-policy patch, which asks the policy to put the expert's action into its own words.
+    system: the system prompt ("" for none); WIDTHxHEIGHT in it becomes the size of the picture shown. first(goal): text
+    of the first user turn. later: text of every later user turn. say(thought, action, screen): a turn as text; raises
+    SetupError for an action in `cannot`. read(text, screen): the inverse; raises UnreadableAction only, and may understand
+    more than `say` says. integrate: system prompt of the on-policy patch, which asks the policy to put the expert's action
+    into its own words.
+
+    remember: an own (or repaired) turn as the history shows it. compose: for families that keep the history as text
+    inside one user turn: (goal, remembered turns, current picture) -> that turn's parts. goal_apart: the first user text
+    is a message of its own and pictures follow in theirs.
+
+    space: what coordinates count: pixels of the "picture" shown, pixels of the "original" screenshot, "thousand"ths or
+    fractions ("unit") of the screen. swipe: the way a swipe is said: its two "points", or one direction word that names
+    where the "finger" or the "view" goes (they are opposite). images: screenshots a prompt shows, the current one
+    included. cannot: what there is no word for: names of actions, or "system_button Menu" and the like. forgets: arguments
+    that are lost on the way, as "wait.seconds" or "swipe.points"; they read back as defaults.
     """
 
     name: str
@@ -27,3 +51,105 @@ class Dialect:
     integrate: Callable[[str], str]
     say: Callable[[str | None, Action, ScreenTransform], str] = codec.say
     read: Callable[[str, ScreenTransform], Reply] = codec.read
+    remember: Callable[[str], str] = as_it_was
+    compose: Callable[[str, Sequence[str], Picture], Composed] | None = None
+    goal_apart: bool = False
+    space: Space = "picture"
+    swipe: Literal["points", "finger", "view"] = "points"
+    images: int = 2
+    cannot: frozenset[str] = frozenset()
+    forgets: frozenset[str] = frozenset()
+
+    def says(self, action: Action) -> bool:
+        """Whether there is a word for this action."""
+        return not self.cannot & {action.name, _kind(action)}
+
+
+def unsayable(dialect: str, action: Action) -> SetupError:
+    return SetupError(
+        f"the dialect {dialect} has no word for {_kind(action)}; choose another one with --dialect, or leave such steps out"
+    )
+
+
+def _kind(action: Action) -> str:
+    match action:
+        case SystemButton(word) | Terminate(word):
+            return f"{action.name} {word}"
+    return action.name
+
+
+def describe(action: Action) -> str:
+    """The action in plain words without coordinates, for histories that are kept in words."""
+    match action:
+        case Swipe():
+            return f"swipe {action.direction}"
+        case SystemButton(word) | Terminate(word):
+            return f"press {word}" if isinstance(action, SystemButton) else f"finish with {word}"
+    text = getattr(action, "text", None)
+    return action.name.replace("_", " ") + ("" if text is None else f" {text}")
+
+
+def reply(thought: str | None, action: Callable[[], Action]) -> Reply:
+    """The thought with the action; where that raises UnreadableAction, the error keeps the thought."""
+    try:
+        return Reply(thought, action())
+    except UnreadableAction as error:
+        error.thought = thought
+        raise
+
+
+def bounded(text: str) -> str:
+    """The turn itself. Raises UnreadableAction for one too long to be a turn."""
+    if len(text) > MAX_TURN:
+        raise UnreadableAction(f"the turn has {len(text)} characters, expected at most {MAX_TURN}")
+    return text
+
+
+_ENDS: dict[Direction, tuple[Point, Point]] = {
+    "up": (Point(0.5, 0.7), Point(0.5, 0.3)),
+    "down": (Point(0.5, 0.3), Point(0.5, 0.7)),
+    "left": (Point(0.7, 0.5), Point(0.3, 0.5)),
+    "right": (Point(0.3, 0.5), Point(0.7, 0.5)),
+}
+_AGAINST: dict[Direction, Direction] = {"up": "down", "down": "up", "left": "right", "right": "left"}
+
+
+def finger(word: object) -> Swipe:
+    """The swipe about the centre whose finger moves towards `word`. Raises UnreadableAction."""
+    known = word.strip().lower() if isinstance(word, str) else ""
+    for direction, (start, end) in _ENDS.items():
+        if known == direction:
+            return Swipe(start, end)
+    raise UnreadableAction(f"direction {codec.show(word)}, expected up, down, left or right")
+
+
+def view(word: object) -> Swipe:
+    """The swipe that makes the view go towards `word`: the finger moves against it."""
+    towards = finger(word)
+    return Swipe(towards.end, towards.start)
+
+
+def view_word(swipe: Swipe) -> Direction:
+    return _AGAINST[swipe.direction]
+
+
+def action_line(text: str) -> int:
+    """Where the last line that starts with "Action:" begins, -1 when there is none."""
+    return text.rfind("\nAction:") + 1 or (0 if text.startswith("Action:") else -1)
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def numbered(turns: Sequence[str], separator: str = "\n") -> str:
+    """ "Step 1: ...", counted from 1."""
+    return separator.join(f"Step {number}: {turn}" for number, turn in enumerate(turns, 1))
+
+
+def integrate(goal: str) -> str:
+    return f"""You write the reasoning of a phone agent. The user's goal: {goal}
+Each turn shows a screen and, at the last one, a hint with the next action. Write one coherent passage in English that
+starts from the goal, uses what was done and seen so far, and arrives at that action as the agent's own decision.
+Never mention coordinates and never mention that there was a hint. If another app is needed, opening it is a fine step.
+Answer with the think block only: <think>...</think>"""

@@ -6,7 +6,7 @@ instructions: a model trained from scratch learns the format from examples and p
 
 from __future__ import annotations
 
-from agent.dialects.base import Dialect
+from agent.dialects.base import Dialect, integrate
 
 _FORMAT = "Answer in this format:\n<think>your reasoning</think>\n<action>\none JSON object\n</action>"
 
@@ -37,20 +37,12 @@ One flat JSON object: the action's name and its arguments side by side. Coordina
 If the user asked a question, use answer before terminate."""
 
 
-def _integrate(goal: str) -> str:
-    return f"""You write the reasoning of a phone agent. The user's goal: {goal}
-Each turn shows a screen and, at the last one, a hint with the next action. Write one coherent passage in English that
-starts from the goal, uses what was done and seen so far, and arrives at that action as the agent's own decision.
-Never mention coordinates and never mention that there was a hint. If another app is needed, opening it is a fine step.
-Answer with the think block only: <think>...</think>"""
-
-
 GUIDERAIL = Dialect(
     name="guiderail",
     system=_SYSTEM,
     first=lambda goal: f"Goal: {goal}\n{_FORMAT}",
     later=_FORMAT,
-    integrate=_integrate,
+    integrate=integrate,
 )
 
 BRIEF = Dialect(
