@@ -135,7 +135,7 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
             seed=(self.args.seed, self.generation, self.accelerator.process_index),
         )
         rows = self._over_processes([float(len(m)) for m in packed.micro]).amax(0).clamp(min=1).long().tolist()
-        items = self._over_processes(packed.items).sum(0)
+        items = self._over_processes(packed.items).sum(0).float()
         batches = []
         for i, (micro, count) in enumerate(zip(packed.micro, rows, strict=True)):
             batch = collate(micro, count, self.encoder)
@@ -188,7 +188,7 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
 
     def _over_processes(self, values: list[float]) -> Tensor:
         """Shape (processes, len(values)), in order of rank."""
-        mine = torch.tensor([values], device=self.accelerator.device)
+        mine = torch.tensor([values], dtype=torch.float64, device=self.accelerator.device)
         gathered: Tensor = self.accelerator.gather(mine)
         return gathered
 
