@@ -1,0 +1,1 @@
+"""Public trajectory formats -> standard JSONL and images stored once, without TensorFlow."""
