@@ -202,6 +202,11 @@ def trainable_model(
     full = adapter is None and lora is None
     if dtype == "auto" and (args.use_cpu or (full and not args.deepspeed)):
         dtype = "float32"
+    if args.deepspeed:
+        import deepspeed
+
+        # ZeRO-3 reads its world size while the model loads; on CPUs nobody has told DeepSpeed by then.
+        deepspeed.init_distributed("gloo" if args.use_cpu else None, auto_mpi_discovery=False, verbose=False)
     model = load_model(path, "cpu", dtype)
     if freeze_vision:
         model.model.visual.requires_grad_(False)
