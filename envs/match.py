@@ -42,7 +42,8 @@ class MatchRules:
     down as up. scroll_label: a recorded direction word is used in place of the expert's motion.
     text: "half" is equality, or containment when the shorter has at least half the longer's length, after lower case,
     strip and collapsing inner whitespace; "contains" is containment either way after lower case and strip, so the empty
-    text agrees with everything.
+    text agrees with everything; "equal" is equality of what is stripped; "first_word" is equality, or the same first word
+    in lower case (OS-Atlas means a token F1 over 0.5, but its script compares one word).
     answers: an expert's answer or key is met by the "same" type, only by "type", or the rule has no answer ("error").
     status: the status of terminate must be the "same", may be "any", or the rule has no answer ("error").
     open_by_click: opening an app may also be done by a click on one of the step's boxes (the app's icon).
@@ -57,11 +58,15 @@ class MatchRules:
     tolerance: float = 1e-9
     swipes: Literal["finger", "any", "flipped"] = "finger"
     scroll_label: bool = False
-    text: Literal["half", "contains"] = "half"
+    text: Literal["half", "contains", "equal", "first_word"] = "half"
     answers: Literal["same", "type", "error"] = "same"
     status: Literal["same", "any", "error"] = "same"
     open_by_click: bool = False
     error_zeroes_progress: bool = False
+    radius_beside_boxes: bool = True
+    buttons_are_types: bool = False
+    stops: bool = False
+    press_as_click: bool = False
 
 
 GUIDERAIL = MatchRules("guiderail")
@@ -103,6 +108,21 @@ RULES: dict[str, MatchRules] = {
     )
 }
 
+STRICT = MatchRules("strict", box_scale=1.0, radius_beside_boxes=False, text="equal")
+"""Inside the smallest box as drawn (the radius only where there is none), the very text, finger direction."""
+
+OS_ATLAS = MatchRules("os-atlas", boxes="none", radius=0.14, tolerance=0.0, text="first_word", buttons_are_types=True)
+"""OS-Atlas's AndroidControl script, also UI-TARS's setting: clicks within 14 % of the screen, boxes unused."""
+
+AGENTCPM = MatchRules("agentcpm", boxes="any", tolerance=0.0, text="contains", stops=True, press_as_click=True)
+"""AgentCPM-GUI's evaluator on AndroidControl. It looks for the five nodes nearest to the expert's point in the whole
+tree, where we have the recording's candidate boxes; else as published."""
+
+SCREENSPOT = MatchRules("screenspot", boxes="any", box_scale=1.0, radius=0.0, radius_beside_boxes=False)
+"""ScreenSpot and ScreenSpot-Pro: the point inside the box, nothing else."""
+
+ALL_RULES: dict[str, MatchRules] = RULES | {rules.name: rules for rules in (STRICT, OS_ATLAS, AGENTCPM, SCREENSPOT)}
+
 
 def judge(step: Step, said: Action | UnreadableAction, rules: MatchRules = GUIDERAIL) -> Verdict:
     """Compare what the policy said with the expert's action of `step`. Never raises."""
@@ -117,6 +137,12 @@ def judge(step: Step, said: Action | UnreadableAction, rules: MatchRules = GUIDE
             return _text(text, wanted, rules)
         case (Answer() | Key(), _) if rules.answers == "type":
             return _verdict(False, False, f"chose {said.name}, the rule wants type for the expert's {step.action.name}")
+        case (Wait() | Terminate(), Wait() | Terminate()) if rules.stops:
+            return _verdict(True, True, f"stopped by {said.name}, expert by {step.action.name}: one action here")
+        case (LongPress(target), Click(point)) if rules.press_as_click:
+            return _click(point, target, _targets(step, rules), rules)
+        case (LongPress(), LongPress()) if rules.press_as_click:
+            return _verdict(False, False, "chose long_press, this rule takes the expert's for a click")
         case (Click(target), Click(point)) | (LongPress(target), LongPress(point)):
             return _click(point, target, _targets(step, rules), rules)
         case (Open(), Click(point)) if rules.open_by_click and (icons := _targets(step, rules)):
@@ -131,7 +157,8 @@ def judge(step: Step, said: Action | UnreadableAction, rules: MatchRules = GUIDE
         ):
             return _text(text, wanted, rules)
         case (SystemButton(wanted), SystemButton(button)):
-            return _verdict(True, button == wanted, f"pressed {button}, expert pressed {wanted}")
+            same = button == wanted
+            return _verdict(same or not rules.buttons_are_types, same, f"pressed {button}, expert pressed {wanted}")
         case (Wait(), Wait()):
             return _verdict(True, True, "waited, as the expert did")
         case (Terminate(wanted), Terminate(status)):
@@ -165,9 +192,11 @@ def _targets(step: Step, rules: MatchRules) -> list[Box]:
 
 def _click(point: Point, target: Point, boxes: list[Box], rules: MatchRules) -> Verdict:
     away = math.dist((point.x, point.y), (target.x, target.y))
-    if any(box.scaled(rules.box_scale).contains(point) for box in boxes):
+    # Scaling by 1 would move an edge by a rounding error, and clicks on the edge count.
+    grown = boxes if rules.box_scale == 1 else [box.scaled(rules.box_scale) for box in boxes]
+    if any(box.contains(point) for box in grown):
         return _verdict(True, True, f"clicked inside the target box, {away:.2g} away from the expert's point")
-    near = away <= rules.radius + rules.tolerance
+    near = away <= rules.radius + rules.tolerance and (rules.radius_beside_boxes or not boxes)
     outside = " and outside its box" if boxes and not near else ""
     return _verdict(True, near, f"clicked {away:.2g} away from the expert's point{outside}")
 
@@ -193,8 +222,17 @@ def _text(said: str, wanted: str, rules: MatchRules) -> Verdict:
     if rules.text == "contains":
         a, b = said.lower().strip(), wanted.lower().strip()
         return _verdict(True, a in b or b in a, why)
+    if rules.text == "equal":
+        return _verdict(True, said.strip() == wanted.strip(), why)
+    if rules.text == "first_word":
+        return _verdict(True, said == wanted or _first_word(said) == _first_word(wanted), why)
     short, long = sorted((" ".join(said.lower().split()), " ".join(wanted.lower().split())), key=len)
     return _verdict(True, short == long or (short in long and 2 * len(short) >= len(long)), why)
+
+
+def _first_word(text: str) -> str:
+    """Of the text in brackets, as that script splits it: "[miles" of "[miles davis]", but "[miles]" of "[miles]"."""
+    return f"[{text}]".lower().split()[0]
 
 
 def _short(text: str) -> str:

@@ -29,22 +29,26 @@ class Scored:
     erred: bool = False
 
 
+def progress(row: Scored, rules: MatchRules) -> float:
+    """s_i / t_i; 0 where the rules let an error wipe it."""
+    return 0.0 if rules.error_zeroes_progress and row.erred else row.matched / row.steps
+
+
 def score(rows: Sequence[Scored], rules: MatchRules) -> dict[str, Any]:
     """{PG, TSR, Score, intervals, n, unscored, rules}, rates as fractions of 1. PG and Score with bootstrap intervals
     over episodes, TSR with Wilson's."""
     scored = [row for row in rows if not row.crashed]
-    wiped = rules.error_zeroes_progress
-    progress = [0.0 if wiped and row.erred else row.matched / row.steps for row in scored]
-    success = [float(value == 1.0) for value in progress]
-    both = [(p + s) / 2 for p, s in zip(progress, success, strict=True)]
+    rates = [progress(row, rules) for row in scored]
+    success = [float(rate == 1.0) for rate in rates]
+    both = [(p + s) / 2 for p, s in zip(rates, success, strict=True)]
     intervals: dict[str, Interval] = {
-        "PG": bootstrap_mean(progress),
+        "PG": bootstrap_mean(rates),
         "TSR": wilson(int(sum(success)), len(success)),
         "Score": bootstrap_mean(both),
     }
     n = len(scored)
     return {
-        "PG": sum(progress) / n if n else None,
+        "PG": sum(rates) / n if n else None,
         "TSR": sum(success) / n if n else None,
         "Score": sum(both) / n if n else None,
         "intervals": intervals,

@@ -73,11 +73,9 @@ def _read(text: str, _: ScreenTransform) -> Reply:
         content, _end = _JSON.raw_decode(text, start)
     except (ValueError, RecursionError) as error:
         raise UnreadableAction(f"the turn is not JSON: {error}"[:200]) from None
-    thought = content.get("thought")
-    if isinstance(thought, str):  # half a surrogate pair, which JSON can spell, can be neither stored nor shown
-        thought = thought.strip().encode(errors="replace").decode() or None
-    else:
-        thought = None
+    said = content.get("thought")
+    # Half a surrogate pair, which JSON can spell, can be neither stored nor shown.
+    thought = said.strip().encode(errors="replace").decode() or None if isinstance(said, str) else None
     return reply(thought, lambda: _action(content))
 
 
