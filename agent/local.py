@@ -231,11 +231,14 @@ class LocalPolicy:
     """Samples from a transformers vision-language model, plain or PEFT-wrapped, on the device the model is on.
 
     Each request has its own random stream: what is sampled depends on its logits and its seed, not on its neighbours.
-    max_batch: rows decoded together.
+    max_batch: most rows decoded together; max_batch_tokens: most prompt tokens among them, padding included.
     """
 
-    def __init__(self, model: Any, encoder: Encoder, name: str, *, max_batch: int = 16):
-        self.model, self.encoder, self.name, self.max_batch = model, encoder, name, max_batch
+    def __init__(
+        self, model: Any, encoder: Encoder, name: str, *, max_batch: int = 64, max_batch_tokens: int = 1 << 16
+    ):
+        self.model, self.encoder, self.name = model, encoder, name
+        self.max_batch, self.max_batch_tokens = max_batch, max_batch_tokens
         rows = model.get_input_embeddings().weight
         vocabulary = getattr(rows, "ds_shape", rows.shape)[0]
         # Image pads among sampled tokens would ask the update for features that are not there; ids past the
@@ -251,21 +254,30 @@ class LocalPolicy:
         return self.encoder.vision
 
     def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """In order of the requests. Decodes prompts of like length together, `max_batch` at a time."""
+        """In order of the requests. Decodes prompts of like length together."""
         rows = [self.encoder.prompt(request.prompt) for request in requests]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
         results: list[Completion | None] = [None] * len(rows)
         training = self.model.training
         self.model.eval()
         try:
-            for start in range(0, len(order), self.max_batch):
-                chosen = order[start : start + self.max_batch]
+            while order:
+                chosen, order = self._first_batch(order, rows)
                 seeds = [requests[i].seed for i in chosen]
                 for i, answer in zip(chosen, self._decode([rows[i] for i in chosen], seeds, sampling), strict=True):
                     results[i] = answer
         finally:
             self.model.train(training)
         return [result for result in results if result is not None]
+
+    def _first_batch(self, order: list[int], rows: Sequence[Encoded]) -> tuple[list[int], list[int]]:
+        """Split `order` (shortest first) after as many rows as fit; at least one."""
+        size = 1
+        while size < min(self.max_batch, len(order)):
+            if len(rows[order[size]].ids) * (size + 1) > self.max_batch_tokens:
+                break
+            size += 1
+        return order[:size], order[size:]
 
     @torch.no_grad()
     def _decode(self, rows: Sequence[Encoded], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
@@ -379,7 +391,7 @@ def load_policy(
     max_pixels: int | None = None,
     min_pixels: int | None = None,
     max_prompt_tokens: int = 12288,
-    max_batch: int = 16,
+    max_batch: int = 64,
     name: str | None = None,
 ) -> LocalPolicy:
     """A policy from a folder or hub name. `path` may be a PEFT adapter folder; its base model is then loaded first.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import socket
 import typing
@@ -78,8 +79,8 @@ def make_training_args(
         raise SetupError(
             f"training.max_steps is {args.max_steps}; set it to a multiple of {cycle} updates per generation"
         )
-    if args.save_steps >= 1:
-        args.save_steps = -(-int(args.save_steps) // cycle) * cycle
+    every = args.save_steps if args.save_steps >= 1 else args.save_steps * args.max_steps
+    args.save_steps = max(1, math.ceil(every / cycle)) * cycle
     return args
 
 

@@ -72,6 +72,24 @@ def test_neighbours_change_nothing(policy: LocalPolicy) -> None:
     assert other_seed.token_ids != together[0].token_ids
 
 
+def test_batches_are_bounded(policy: LocalPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = mixed_requests(policy)
+    longest = max(len(policy.encoder.prompt(r.prompt).ids) for r in requests)
+    sizes: list[int] = []
+    original = LocalPolicy._decode
+    monkeypatch.setattr(
+        LocalPolicy, "_decode", lambda self, rows, *rest: sizes.append(len(rows)) or original(self, rows, *rest)
+    )
+    one = Sampling(max_new_tokens=1)
+    for bounds, expected in (({"max_batch": 4}, [4, 2]), ({"max_batch_tokens": 1}, [1] * 6), ({}, [6])):
+        LocalPolicy(policy.model, policy.encoder, "bounded", **bounds).complete(requests, one)
+        assert sizes == expected
+        sizes.clear()
+    LocalPolicy(policy.model, policy.encoder, "bounded", max_batch_tokens=2 * longest).complete(requests, one)
+    assert sum(sizes) == 6
+    assert sizes[-1] <= 2
+
+
 def test_greedy_equals_generate(policy: LocalPolicy) -> None:
     """Positions, cache and left padding are right: transformers' own loop, one prompt at a time, says the same."""
     sampling = Sampling(temperature=0, max_new_tokens=10)

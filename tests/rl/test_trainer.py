@@ -371,6 +371,8 @@ def test_argument_defaults(tmp_path: Path) -> None:
     assert args.learning_rate == 2e-6
     rounded = arguments(tmp_path, save_strategy="steps", save_steps=3)
     assert rounded.save_steps == 4
+    assert arguments(tmp_path, save_strategy="steps", save_steps=0.1, max_steps=40).save_steps == 4
+    assert arguments(tmp_path, save_strategy="steps", save_steps=0.1, max_steps=10).save_steps == 2
 
 
 def test_launch_checks(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
