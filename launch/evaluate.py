@@ -15,11 +15,13 @@ from agent.errors import SetupError
 from agent.types import Rollout
 from envs.attempts import Attempt, LiveTask
 from envs.episodes import Dataset
+from envs.match import SCREENSPOT
 from launch import parts, show
 from rl.evaluate import evaluate_offline, evaluate_sop
-from rl.evaluate import rejudge as rejudge_rows
 from rl.live import attempt_row, evaluate_live, live_score, play
+from rl.profiles import PROFILES, Answers, Kind, Profile, compare, profile, read_steps, recorded, rescore
 from rl.runlog import RunLog, read_json, read_rollouts, rollout_row
+from rl.screenspot import KINDS, evaluate_screenspot
 
 app = typer.Typer(no_args_is_help=True, help="Score an agent on recordings or live.")
 
@@ -242,23 +244,101 @@ def pocket(
     show.result(result, as_json, show.scores(f"live pocket, {split} tasks", rows, ("success",)))
 
 
+@app.command()
+def screenspot(
+    data: DataArg,
+    model: Model = None,
+    adapter: Adapter = None,
+    server: Server = None,
+    served: Served = None,
+    agent: Agent = None,
+    dialect: Dialect = None,
+    tokens: Tokens = None,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    width: Width = 64,
+    screen: Screen = None,
+    skip_bad: SkipBad = False,
+    limit: Limit = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Clicks inside the annotated box, by cell: ScreenSpot-v2 (platform, text or icon) and Pro (group, text or icon)."""
+    loaded = parts.dataset(data, screen, "finger", skip_bad, limit)
+    actor = parts.acting(ask(model, adapter, server, served, agent, dialect, 1, tokens), loaded.episodes)
+    details = {
+        "model": actor.model,
+        "voice": asdict(actor.voice),
+        "data": {"path": data, "digest": loaded.digest, "screen": screen, "swipes": loaded.swipes},
+        "rules": asdict(SCREENSPOT),
+        "temperature": temperature,
+        "seed": seed,
+    }
+    log = RunLog(out, "screenspot", details) if out else None
+    with _bar("screenspot", len(loaded.episodes)) as tick:
+
+        def record(rollout: Rollout) -> None:
+            tick()
+            if log is not None:
+                log.rollout(rollout_row(rollout, 1, index=0))
+
+        sampling = parts.sampling(actor.voice, temperature)
+        result = evaluate_screenspot(
+            loaded.episodes,
+            actor.policy,
+            actor.dialogue,
+            sampling=sampling,
+            seed=seed,
+            width=width,
+            record=record,
+        )
+    if log is not None:
+        log.finish(show.strict(result))
+    notes(loaded)
+    show.result(result, as_json, show.cells(f"screenspot on {data}, {actor.model}", result, KINDS))
+
+
 def rejudge(
     run: Annotated[Path, typer.Argument(help="run folder of evaluate sop or evaluate offline")],
     more: Annotated[list[str] | None, typer.Argument(metavar="[RULES]...", help="further rules")] = None,
-    rules: Annotated[list[str], typer.Option("--rules", help="rules to score under: --rules A B C")] = [],  # noqa: B006
+    rules: Annotated[list[str], typer.Option("--rules", help="rules or profiles: --rules A B C, or all")] = [],  # noqa: B006
+    against: Annotated[Path | None, typer.Option(help="another run on the same data, to compare with")] = None,
+    steps: Annotated[Path | None, typer.Option(help="list of the steps that count, for androidcontrol-7708")] = None,
     data: Annotated[str | None, typer.Option(help="where the recordings are now, if they moved")] = None,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Score a run's recorded answers under other rules; needs no model."""
-    if not rules:
-        raise SetupError("rejudge needs --rules NAME [NAME ...]")
+    """Score a run's recorded answers under other rules and protocols, or compare two runs; needs no model."""
+    names = [*rules, *(more or ())]
+    if not names:
+        raise SetupError("rejudge needs --rules NAME [NAME ...], or --rules all")
+    listed = read_steps(steps) if steps else None
+    chosen = [p for p in PROFILES.values() if listed or not p.listed] if names == ["all"] else list(map(profile, names))
+    kind, answers, source = _answers(run, data)
+    rows = {one.name: rescore(kind, answers, one, listed) for one in chosen}
+    result: dict[str, Any] = dict(rows)
+    if against is not None:
+        other_kind, other, other_source = _answers(against, data)
+        if (other_kind, other_source["digest"]) != (kind, source["digest"]):
+            raise SetupError(f"{run} and {against} are not runs of one kind on the same data; compare two that are")
+        paired = {one.name: compare(kind, answers, other, one, listed) for one in chosen}
+        result = {"profiles": rows, "against": paired}
+    if out is not None:
+        RunLog(out, "rejudge", {"of": str(run), "data": source, "rules": list(rows)}).finish(show.strict(result))
+    for one in chosen:
+        _remarks(one, rows[one.name])
+    keys = ("PG", "TSR", "Score") if kind == "sop" else ("TM", "GR", "SR", "hit")
+    show.result(result, as_json, show.scores(f"{run} rejudged", rows, keys))
+    if against is not None and not as_json:
+        show.out.print(show.differences(f"{run} against {against}", result["against"]))
+
+
+def _answers(run: Path, data: str | None) -> tuple[Kind, list[Answers], dict[str, Any]]:
+    """What a run recorded, checked against the data it was recorded on; and where that data is."""
     record = read_json(run / "run.json")
-    if record.get("kind") not in ("sop", "offline"):
-        raise SetupError(
-            f"{run} is a {record.get('kind')} run; rejudge reads runs of evaluate sop and evaluate offline"
-        )
-    source = record["data"]
+    kind, source = record.get("kind"), record.get("data")
+    if kind not in ("sop", "offline"):
+        raise SetupError(f"{run} is a {kind} run; rejudge reads runs of evaluate sop and evaluate offline")
     loaded = parts.dataset(data or source["path"], source["screen"], source["swipes"], True, None)
     if loaded.digest != source["digest"]:
         raise SetupError(
@@ -266,16 +346,14 @@ def rejudge(
             f"{source['digest'][:12]}); give the right file with --data"
         )
     dialect = DIALECTS[record["voice"]["dialect"]]
-    rows: dict[str, dict[str, Any]] = {
-        name: rejudge_rows(record["kind"], read_rollouts(run), loaded.episodes, dialect, parts.rules(name))
-        for name in (*rules, *(more or ()))
-    }
-    if out is not None:
-        RunLog(out, "rejudge", {"of": str(run), "data": source, "rules": list(rows)}).finish(show.strict(rows))
-    keys = ("PG", "TSR", "Score") if record["kind"] == "sop" else ("TM", "GR", "SR")
-    for name, row in rows.items():
-        if row.get("open_ended"):
-            show.err.print(
-                f"{name}: {row['open_ended']} walks stopped where this rule would have gone on; PG and TSR are lower bounds"
-            )
-    show.result(rows, as_json, show.scores(f"{run} rejudged", rows, keys))
+    return kind, recorded(kind, read_rollouts(run), loaded.episodes, dialect), source
+
+
+def _remarks(one: Profile, row: dict[str, Any]) -> None:
+    """What keeps this row from being the number others publish."""
+    if row.get("open_ended"):
+        show.err.print(
+            f"{one.name}: {row['open_ended']} walks stopped where it would have gone on; PG and TSR are lower bounds"
+        )
+    if one.steps is not None and row["steps"] != one.steps:
+        show.err.print(f"{one.name}: {row['steps']} steps here, {one.steps} in the whole protocol")

@@ -13,10 +13,10 @@ from agent.dialogue import Dialogue
 from agent.errors import SetupError
 from agent.policy import Policy, Sampling
 from agent.screen import Vision
-from agent.scripted import expert_policy, random_policy
+from agent.scripted import ORIGINAL_SIZE, expert_policy, random_policy
 from agent.types import Episode
 from envs.episodes import Dataset, load_episodes
-from envs.match import RULES, MatchRules
+from envs.match import ALL_RULES, MatchRules
 from rl.config import nearest
 
 VOICE_FILE = "guiderail.json"
@@ -76,16 +76,17 @@ def acting(ask: Ask, episodes: Sequence[Episode] = ()) -> Acting:
     if len(given) != 1:
         raise SetupError(f"give exactly one of --model, --server, --agent; got {' and '.join(given) or 'none'}")
     voice = read_voice(Path(ask.model)) if ask.model else Voice(dialect="brief" if ask.agent else "guiderail")
-    voice = Voice(
-        ask.dialect or voice.dialect,
-        ask.images or voice.images,
-        ask.max_new_tokens or voice.max_new_tokens,
-        voice.max_prompt_tokens,
-    )
-    if voice.dialect not in DIALECTS:
-        raise SetupError(f"unknown dialect {voice.dialect!r}{nearest(voice.dialect, DIALECTS)}")
+    name = ask.dialect or voice.dialect
+    if name not in DIALECTS:
+        raise SetupError(f"unknown dialect {name!r}{nearest(name, DIALECTS)}")
+    dialect = DIALECTS[name]
+    if dialect.space == "original" and ask.model:
+        raise SetupError(f"{name} counts pixels of the original screenshot; serve the model and give --server")
+    images = ask.images or (voice.images if name == voice.dialect else dialect.images)
+    voice = Voice(name, images, ask.max_new_tokens or voice.max_new_tokens, voice.max_prompt_tokens)
     policy = _policy(ask, voice, episodes)
-    dialogue = Dialogue(policy.vision, DIALECTS[voice.dialect], voice.images)
+    vision = ORIGINAL_SIZE if dialect.space == "original" else policy.vision
+    dialogue = Dialogue(vision, dialect, voice.images)
     return Acting(policy, dialogue, voice, ask.model or ask.server or str(ask.agent))
 
 
@@ -102,6 +103,7 @@ def _policy(ask: Ask, voice: Voice, episodes: Sequence[Episode]) -> Policy:
         served.check()
         return served
     require("torch", "train")
+    quiet()
     from agent.local import load_policy
 
     return load_policy(str(ask.model), adapter=ask.adapter, max_prompt_tokens=voice.max_prompt_tokens)
@@ -130,9 +132,16 @@ def parse_screen(text: str | None) -> tuple[int, int] | Literal["infer"] | None:
 
 
 def rules(name: str) -> MatchRules:
-    if name not in RULES:
-        raise SetupError(f"unknown rules {name!r}{nearest(name, RULES)}")
-    return RULES[name]
+    if name not in ALL_RULES:
+        raise SetupError(f"unknown rules {name!r}{nearest(name, ALL_RULES)}")
+    return ALL_RULES[name]
+
+
+def quiet() -> None:
+    """transformers draws a bar for every file it reads or writes; ours is enough."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def require(module: str, extra: str) -> None:

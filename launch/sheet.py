@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -11,7 +12,7 @@ from agent.errors import DataError, SetupError
 from agent.types import Action, Click, Episode, LongPress, Point, Step, Swipe, SystemButton, Terminate, Wait
 
 _BOX, _POINT, _SWIPE, _INK, _PAPER = "#1a9850", "#d7301f", "#f28e2b", "#222222", "#f6f6f3"
-_GAP, _CAPTION = 12, 74
+_GAP, _LINE = 12, 15
 _OTHER_BOXES = "#7fb3d5"
 
 
@@ -20,23 +21,36 @@ def contact_sheet(episode: Episode, width: int = 240, columns: int = 6) -> Image
     blue, the point of a click or long press as a red ring, a swipe as an orange arrow along the finger's path; what was
     typed, opened or pressed stands below. A screen whose image is not there is blank."""
     heights = [round(width * s.screenshot.height / s.screenshot.width) for s in episode.steps]
-    cell = max(heights) + _CAPTION
+    captions = [_caption(index, step, width) for index, step in enumerate(episode.steps)]
+    cell = max(heights) + 4 + _LINE * max(len(lines) for lines in captions)
     columns = min(columns, len(episode.steps))
     rows = math.ceil(len(episode.steps) / columns)
     title = textwrap.wrap(f"{episode.id}: {episode.goal}", max(20, columns * (width + _GAP) // 9))[:4]
     top = _GAP + 20 * len(title)
     sheet = Image.new("RGB", (columns * (width + _GAP) + _GAP, top + rows * (cell + _GAP) + _GAP), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.multiline_text((_GAP, _GAP // 2), "\n".join(title), fill=_INK, font=ImageFont.load_default(15))
+    draw.multiline_text((_GAP, _GAP // 2), "\n".join(title), fill=_INK, font=_font(14))
     for index, (step, height) in enumerate(zip(episode.steps, heights, strict=True)):
         x = _GAP + index % columns * (width + _GAP)
         y = top + _GAP + index // columns * (cell + _GAP)
         sheet.paste(marked(step, width, height), (x, y))
         draw.rectangle((x - 1, y - 1, x + width, y + height), outline="#bbbbbb")
-        lines = textwrap.wrap(f"{index}  {said(step.action)}", width // 7)[:2]
-        lines += textwrap.wrap(step.instruction or step.thought or "", width // 6)[: 4 - len(lines)]
-        draw.multiline_text((x, y + height + 4), "\n".join(lines), fill=_INK, font=ImageFont.load_default(12))
+        draw.multiline_text((x, y + height + 4), "\n".join(captions[index]), fill=_INK, font=_font(12))
     return sheet
+
+
+def _caption(index: int, step: Step, width: int) -> list[str]:
+    lines = textwrap.wrap(f"{index}  {said(step.action)}", width // 7)[:2]
+    return lines + textwrap.wrap(step.instruction or step.thought or "", width // 7)[: 4 - len(lines)]
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """DejaVu where it is installed, because Pillow's own font knows little beyond ASCII."""
+    try:
+        return ImageFont.truetype("DejaVuSans.ttf", size)
+    except OSError:
+        return ImageFont.load_default(size)
 
 
 def marked(step: Step, width: int, height: int) -> Image.Image:

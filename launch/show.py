@@ -56,6 +56,34 @@ def scores(title: str, rows: Mapping[str, Mapping[str, Any]], keys: Sequence[str
     return table
 
 
+def cells(title: str, result: Mapping[str, Any], kinds: Sequence[str]) -> Table:
+    """One line per area, a column per kind of target, then all of it."""
+    found = result["cells"]
+    table = Table("", *(f"{kind} %" for kind in kinds), "all %", "n", title=title, title_justify="left")
+    areas = sorted({name.rpartition(" ")[0] for name in found} - {""})
+    whole = {"accuracy": result["accuracy"], "interval": result["interval"], "n": result["n"]}
+    for area in (*areas, ""):
+        names = [f"{area} {kind}".strip() for kind in kinds]
+        total = found[area] if area else whole
+        row = [_rate(found.get(name)) for name in names]
+        table.add_row(area or "all", *row, _rate(total), str(total["n"]), end_section=area == areas[-1])
+    table.caption = f"mean of cells {percent(result['cell_mean'])}, unreadable {result['unreadable']}"
+    return table
+
+
+def _rate(row: Mapping[str, Any] | None) -> str:
+    return "-" if row is None else percent(row["accuracy"], row["interval"])
+
+
+def differences(title: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Two runs under each profile, in words."""
+    table = Table("", "first run against the second", "n", "left out", title=title, title_justify="left")
+    for name, row in rows.items():
+        said = "\n".join(metric["words"] for metric in row["metrics"].values())
+        table.add_row(name, said, str(row["n"]), str(row["left_out"]))
+    return table
+
+
 def progress() -> Progress:
     """A bar on standard error with count and remaining time."""
     return Progress(

@@ -41,6 +41,7 @@ RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE",
 
 def run(config_path: Path, overrides: Sequence[str], out: Path, resume: bool) -> None:
     """Train as the config says; leaves out/model, out/rollouts.jsonl, out/metrics.json and TensorBoard files."""
+    parts.quiet()
     config = load_config(config_path, overrides)
     started = time.perf_counter()
     data = parts.dataset(config.data.train, None, config.data.swipes, config.data.skip_bad, config.data.limit)
@@ -292,6 +293,7 @@ def note(logs: dict[str, Any]) -> str:
 
 def build_tiny_for(data: str, out: Path, family: str, seed: int) -> None:
     """A random tiny model whose tokenizer knows the words of these recordings; speaks the brief dialect."""
+    parts.quiet()
     if family not in ("qwen3_vl", "qwen2_5_vl"):
         raise SetupError(f"--family {family!r}: expected qwen3_vl or qwen2_5_vl")
     episodes = parts.dataset(data, None, "detect", False, None).episodes

@@ -18,6 +18,7 @@ TORCH_FILES = {
     "agent/local.py",
     "agent/tiny.py",
     "rl/batch.py",
+    "rl/checkpoints.py",
     "rl/engine.py",
     "rl/trainer.py",
     "rl/sft.py",

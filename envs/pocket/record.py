@@ -102,6 +102,7 @@ def _episode(made: Task, number: int, size: tuple[int, int], informative: float,
     return {
         "goal": made.goal,
         "is_successful": True,
+        "swipes": "finger",
         "episode_id": number,
         "steps": steps,
         "template": made.template,
