@@ -28,8 +28,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from agent.encode import Encoded, Encoder, pad_left
 from agent.errors import SetupError
-from agent.local import Encoded, Encoder, pad_left
 from agent.types import Message, Prompt, Screenshot
 from rl.samples import StepSample
 

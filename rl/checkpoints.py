@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText
 
+from agent.encode import Encoder
 from agent.errors import GuiderailError, SetupError
-from agent.local import Encoder, plain_model
+from agent.local import plain_model
 
 COMPLETE = "complete.json"
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from agent.local import Encoded, Encoder, load_encoder
+from agent.encode import Encoded, Encoder
+from agent.local import load_encoder
 from agent.types import Prompt
 from rl.checkpoints import ExactCheckpoints
 from rl.engine import check_launch, trainable_model

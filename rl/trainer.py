@@ -22,7 +22,8 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import use_adapter
 
-from agent.local import Encoder, LocalPolicy, load_encoder
+from agent.encode import Encoder
+from agent.local import LocalPolicy, load_encoder
 from agent.policy import Policy
 from rl.batch import Aggregate, collate, pack, with_pixels
 from rl.checkpoints import ExactCheckpoints

@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from agent.encode import Encoder
 from agent.errors import SetupError
-from agent.local import Encoder, LocalPolicy, load_policy, pick, plain_model
+from agent.local import LocalPolicy, load_policy, pick, plain_model
 from agent.policy import GREEDY, Request, Sampling
 from agent.screen import Vision
 from agent.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS, build_tiny

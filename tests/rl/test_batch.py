@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.encode import Encoder
 from agent.errors import SetupError
-from agent.local import Encoder, load_encoder
+from agent.local import load_encoder
 from agent.tiny import build_tiny
 from agent.types import Completion
 from rl.batch import Packed, collate, filler, pack, with_pixels

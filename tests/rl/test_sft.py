@@ -10,8 +10,9 @@ import pytest
 import torch
 from peft import LoraConfig
 
+from agent.encode import Encoder
 from agent.errors import GuiderailError, SetupError
-from agent.local import Encoder, load_encoder, load_policy
+from agent.local import load_encoder, load_policy
 from agent.policy import GREEDY, Request
 from agent.tiny import build_tiny
 from rl.engine import make_sft_args
