@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, DynamicCache
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -238,7 +239,7 @@ def load_model(path: str | Path, device: str = "auto", dtype: str = "auto") -> A
                 f"{path} is a {family} model; give a vision-language checkpoint of the Qwen2.5-VL or Qwen3-VL family"
             )
         return AutoModelForImageTextToText.from_pretrained(path, dtype=precision).to(where)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise SetupError(_cannot_load(path, error)) from error
 
 

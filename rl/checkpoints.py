@@ -54,6 +54,9 @@ class ExactCheckpoints:
                 f"no weights in {folder}; set stage3_gather_16bit_weights_on_model_save to true in the DeepSpeed config"
             )
 
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None: TRL's card would call the run folder "trained with GRPO" and write a README into it."""
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)  # type: ignore[misc]
         if self.args.should_save:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -308,6 +309,31 @@ def test_loading_errors_say_what_to_do(folders: dict[str, Path], tmp_path: Path)
         load_policy(tmp_path)
     with pytest.raises(SetupError, match=r"adapter .* does not fit"):
         load_policy(folders["qwen3_vl"], adapter=tmp_path / "nowhere")
+
+
+def test_folders_written_by_older_versions(folders: dict[str, Path], tmp_path: Path) -> None:
+    """The template beside the processor, pixel bounds under their old names, a processor class we do not have."""
+    shutil.copytree(folders["qwen2_5_vl"], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "chat_template.jinja").unlink()
+    with pytest.raises(SetupError, match=r"has no chat template; add chat_template\.jinja"):
+        load_policy(tmp_path)
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": CHAT_TEMPLATE}))
+    old = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2, "min_pixels": 3136, "max_pixels": 12845056}
+    old |= {"image_processor_type": "Qwen2VLImageProcessorFast", "processor_class": "Qwen2_5_VLProcessor"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(old))
+    policy = load_policy(tmp_path)
+    assert policy.vision == Vision(28, 3136, 12845056)
+    assert policy.complete([Request(prompt(policy.vision, 1))], SHORT)[0].token_ids
+    (tmp_path / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(SetupError, match="is incomplete"):
+        load_policy(tmp_path)
+
+
+def test_half_precision(folders: dict[str, Path]) -> None:
+    policy = load_policy(folders["qwen3_vl"], dtype="bfloat16")
+    assert policy.model.dtype == torch.bfloat16
+    answers = policy.complete(mixed_requests(policy), SHORT)
+    assert all(len(a.token_ids) == len(a.logprobs) > 0 and np.isfinite(a.logprobs).all() for a in answers)
 
 
 def test_pixel_bounds_override(folders: dict[str, Path]) -> None:
