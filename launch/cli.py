@@ -16,6 +16,7 @@ from agent.errors import GuiderailError, SetupError
 from agent.screen import Vision
 from launch import evaluate, parts, show
 from launch.evaluate import DataArg, Json, Limit, Out, RulesOption, Screen, SkipBad, Swipes
+from launch.rejudge import rejudge
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -28,7 +29,7 @@ init_app = typer.Typer(no_args_is_help=True, help="Build models to start from.")
 app.add_typer(record_app, name="record")
 app.add_typer(init_app, name="init")
 app.add_typer(evaluate.app, name="evaluate")
-app.command()(evaluate.rejudge)
+app.command()(rejudge)
 
 
 @record_app.command("pocket")

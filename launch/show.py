@@ -45,7 +45,7 @@ def percent(value: float | None, interval: Sequence[float] | None = None) -> str
 def scores(title: str, rows: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> Table:
     """One line per row name; a column per key with its 95 % interval, then n and unscored."""
     table = Table(title=title, title_justify="left")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for key in keys:
         table.add_column(f"{key} %", justify="right")
     for key in ("n", "unscored"):

@@ -23,6 +23,7 @@ from agent.types import Episode, Patch
 from envs.match import RULES
 from envs.replay import expert_prompt, step_walk, walk
 from launch import parts, show
+from launch.evaluate import notes
 from launch.parts import Voice
 from patch.base import build
 from patch.off_policy import load_thoughts
@@ -62,6 +63,7 @@ def run(config_path: Path, overrides: Sequence[str], out: Path, resume: bool) ->
         raise SetupError(f"--resume: no complete checkpoint in {out}; start without --resume")
     log = None
     if RANK == 0:
+        notes(data)
         details = {
             "config": config.model_dump(),
             "data": {"path": config.data.train, "digest": data.digest, "swipes": data.swipes, "notes": data.notes},

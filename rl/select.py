@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean, pstdev
 from typing import Literal, get_args
 
-SpreadOf = Literal["first_return", "final_reward", "off"]
+SpreadOf = Literal["first_return", "final_reward", "none"]
 SPREADS: tuple[SpreadOf, ...] = get_args(SpreadOf)
 Signal = Literal["kept", "all right", "all wrong", "alike"]
 
@@ -23,7 +23,7 @@ def signal(
     first_returns[i] = R_1 of rollout i, final_rewards[i] its last reward, all_exact[i] whether every turn matched.
     """
     values = first_returns if of == "first_return" else final_rewards
-    if of == "off" or pstdev(values) > eta:
+    if of == "none" or pstdev(values) > eta:
         return "kept"
     share = fmean(all_exact)
     return "all right" if share == 1 else "all wrong" if share == 0 else "alike"

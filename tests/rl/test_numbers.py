@@ -138,7 +138,7 @@ def test_selection_names_why_a_group_has_no_signal():
     assert signal([1.5, 1.5], [1, 1], [True, True], 0.3) == "all right"
     assert signal([0.1, 0.1], [0.1, 0.1], [False, False], 0.3) == "all wrong"
     assert signal([1.5, 1.4], [1, 0.5], [True, False], 0.3) == "alike"
-    assert signal([1.5, 1.5], [1, 1], [True, True], 0.3, "off") == "kept"
+    assert signal([1.5, 1.5], [1, 1], [True, True], 0.3, "none") == "kept"
 
 
 def test_the_methods_example_of_a_dropped_group():

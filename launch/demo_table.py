@@ -1,0 +1,43 @@
+"""The demo's one table, read back from its run folders."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.table import Table
+
+from launch import show
+from rl.runlog import read_json
+
+AGENTS = {
+    "base": "base (random weights)",
+    "sft": "SFT",
+    "offline": "SFT + offline RL",
+    "semi-online": "SFT + semi-online RL",
+}
+
+
+def table(folder: Path) -> Table:
+    """Rates in percent with 95 % intervals; minutes of training on one core and turns sampled for it."""
+    result = Table(title=f"{folder}: 95 % intervals in brackets", title_justify="left")
+    for column in ("", "SOP PG", "SOP TSR", "SOP Score", "offline SR", "online success", "minutes", "turns sampled"):
+        result.add_column(column, justify="left" if column == "" else "right")
+    for agent, title in AGENTS.items():
+        sop, offline, pocket = (read_json(folder / "scores" / agent / kind / "metrics.json") for kind in KINDS)
+        trained = read_json(folder / agent / "metrics.json") if agent != "base" else {"seconds": 0, "sampled_turns": 0}
+        result.add_row(
+            title,
+            *(show.percent(sop[key], sop["intervals"][key]) for key in ("PG", "TSR", "Score")),
+            show.percent(offline["SR"], offline["intervals"]["SR"]),
+            show.percent(pocket["success"], pocket["interval"]),
+            f"{trained['seconds'] / 60:.1f}",
+            str(trained["sampled_turns"]),
+        )
+    return result
+
+
+KINDS = ("sop", "offline", "pocket")
+
+if __name__ == "__main__":
+    show.out.print(table(Path(sys.argv[1])))
