@@ -168,7 +168,7 @@ def _rl(
                 | {"step_advantage": s.advantage_step, "advantage": s.advantage}
                 for s in samples
             ]
-            where = {"generation": group.generation, "unit": group.unit, "group": group.signal}
+            where = {"generation": group.generation, "visit": group.visit, "unit": group.unit, "group": group.signal}
             log.rollout(rollout_row(rollout, lengths[rollout.episode_id], credit, **where))
 
     collector = Collector(

@@ -36,9 +36,14 @@ class Unit:
 
 @dataclass(frozen=True)
 class Group:
-    """One group as sampled: its rollouts, each turn's credit, and why it was kept or not."""
+    """One group as sampled: its rollouts, each turn's credit, and why it was kept or not.
+
+    visit: how many units were visited before it; with seed, generation and unit it is the key of the group's random
+    streams.
+    """
 
     generation: int
+    visit: int
     unit: str
     signal: Signal
     rollouts: tuple[Rollout, ...]
@@ -101,9 +106,11 @@ class Collector:
         ]
         rollouts = drive(walks, policy, self.sampling, width=self.width)
         n = self.rollouts
-        return [self._judge(generation, unit, rollouts[i * n : (i + 1) * n]) for i, (_, unit) in enumerate(units)]
+        return [
+            self._judge(generation, visit, unit, rollouts[i * n : (i + 1) * n]) for i, (visit, unit) in enumerate(units)
+        ]
 
-    def _judge(self, generation: int, unit: Unit, rollouts: list[Rollout]) -> Group:
+    def _judge(self, generation: int, visit: int, unit: Unit, rollouts: list[Rollout]) -> Group:
         """Credit first, since the spread is measured on returns. Crashed rollouts say nothing and leave the group."""
         sound = [rollout for rollout in rollouts if rollout.ended != "crashed"]
         samples = credit(sound, self.rules)
@@ -116,7 +123,7 @@ class Collector:
                 self.eta,
                 self.spread_of,
             )
-        return Group(generation, unit.key, verdict, tuple(sound), tuple(map(tuple, samples)))
+        return Group(generation, visit, unit.key, verdict, tuple(sound), tuple(map(tuple, samples)))
 
     def _next_units(self, count: int) -> list[tuple[int, Unit]]:
         """The next `count` (visit number, unit) pairs; each pass over the units has its own shuffle."""
