@@ -40,10 +40,13 @@ def expert_policy(episodes: Sequence[Episode], dialect: Dialect) -> ScriptedPoli
 
 
 def random_policy(dialect: Dialect) -> ScriptedPolicy:
-    """Any action anywhere, by the request's own seed."""
+    """Any action the dialect has a word for, anywhere, by the request's own seed."""
 
     def say(request: Request) -> str:
-        return dialect.say("any", random_action(random.Random(request.seed)), transform(request.prompt.screen))
+        rng = random.Random(request.seed)
+        while not dialect.says(action := random_action(rng)):
+            pass
+        return dialect.say("any", action, transform(request.prompt.screen))
 
     return ScriptedPolicy(say, "random", ORIGINAL_SIZE)
 

@@ -1,17 +1,14 @@
-"""Scoring a policy on recordings: SOP and single steps, from the same rows that `rejudge` reads back."""
+"""Scoring a policy on recordings: SOP and single steps. Recorded answers are scored again in `rl.profiles`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from agent.dialects import Dialect
 from agent.dialogue import Dialogue
-from agent.errors import DataError, UnreadableAction
 from agent.policy import GREEDY, Policy, Sampling
-from agent.screen import ScreenTransform
 from agent.types import Episode, Rollout, Verdict
-from envs.match import MatchRules, judge
+from envs.match import MatchRules
 from envs.replay import step_walk, walk
 from rl.rollout import drive
 from rl.sop import Scored, StepScored, offline_score, score, touches
@@ -74,38 +71,3 @@ def _step_scored(episode: Episode, index: int, verdict: Verdict | None) -> StepS
     if verdict is None:
         return StepScored(episode.id, index, grounded, False, False, crashed=True)
     return StepScored(episode.id, index, grounded, verdict.type_ok, verdict.exact)
-
-
-def rejudge(
-    kind: str, rows: Iterable[Mapping[str, Any]], episodes: Sequence[Episode], dialect: Dialect, rules: MatchRules
-) -> dict[str, Any]:
-    """Score recorded answers under other rules; no model needed.
-
-    kind: "sop" or "offline". A walk that stopped where the new rules would have gone on is counted in `open_ended`: its
-    progress is then a lower bound, since nobody knows what the policy would have said next.
-    """
-    known = {episode.id: episode for episode in episodes}
-    scored: list[Scored] = []
-    steps: list[StepScored] = []
-    open_ended = 0
-    for number, row in enumerate(rows, 1):
-        episode = known.get(str(row["episode_id"]))
-        if episode is None:
-            raise DataError(f"rollouts.jsonl:{number}", f"episode {row['episode_id']!r} is not in the data")
-        verdicts = [_again(turn, episode, dialect, rules) for turn in row["turns"]]
-        if kind == "offline":
-            steps.append(_step_scored(episode, int(row["index"]), verdicts[0] if verdicts else None))
-        else:
-            scored.append(_scored(episode, verdicts, row["ended"]))
-            stopped = len(verdicts) < len(episode.steps) and row["ended"] != "crashed"
-            open_ended += stopped and all(verdict.exact for verdict in verdicts)
-    result = offline_score(steps, rules) if kind == "offline" else score(scored, rules)
-    return result | ({} if kind == "offline" else {"open_ended": open_ended})
-
-
-def _again(turn: Mapping[str, Any], episode: Episode, dialect: Dialect, rules: MatchRules) -> Verdict:
-    step = episode.steps[turn["index"]]
-    try:
-        return judge(step, dialect.read(turn["text"], ScreenTransform(*turn["screen"])).action, rules)
-    except UnreadableAction as error:
-        return judge(step, error, rules)
