@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from agent.errors import SetupError
@@ -169,10 +177,14 @@ def _bar(name: str) -> Iterator[Callable[[Read], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, TextColumn("file {task.fields[units]}"), console=show.err, transient=True) as progress:
-        task = progress.add_task(name, total=None, units="")
-        yield lambda read: progress.update(
-            task, completed=read.done, total=read.total, units=f"{read.units_done}/{read.units}"
-        )
+        tasks: list[TaskID] = []
+
+        def tell(read: Read) -> None:
+            # Bytes that an earlier run had read say nothing about the speed of this one.
+            tasks[:] = tasks or [progress.add_task(name, total=read.total, completed=read.resumed, units="")]
+            progress.update(tasks[0], completed=read.done, units=f"{read.units_done}/{read.units}")
+
+        yield tell
 
 
 class _Lines:

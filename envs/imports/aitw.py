@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,6 @@ AITW = Format(
 )
 
 
-@cache
 def _split_of(options: Options) -> Mapping[str, str]:
     """{episode id: split} of the file that --splits names; {} without one."""
     if options.splits is None:

@@ -9,7 +9,7 @@ import json
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,8 @@ ANDROID_CONTROL = Format(
     units,
     read,
     (
+        "Scrolls: up and down labels name where the view goes and are inverted. Left and right labels are taken as the "
+        "finger's (scroll = uis1, as in UI-S1's files) or inverted too (scroll = content).",
         "Screenshot i is what the expert saw before action i; there is one more screenshot than actions.",
         "Boxes are visible accessibility nodes that hold the expert's point; `bbox` is the smallest. The boxes of `open` "
         "steps are nodes named like the app.",
@@ -115,7 +117,6 @@ def split_tables(options: Options, beside: Path) -> dict[str, dict[int, tuple[st
     return tables
 
 
-@cache
 def _split_table(file: Path) -> dict[int, tuple[str, ...]]:
     try:
         table: dict[int, tuple[str, ...]] = {}

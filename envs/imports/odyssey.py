@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +63,9 @@ def units(sources: Sequence[Path], options: Options) -> list[Unit]:
 
 
 def read(unit: Unit, desk: Desk) -> Iterator[Offer]:
-    consumed = 0
+    consumed, splits = 0, _split_of(desk.options)
     for path in unit.paths:
-        yield f"{path}:1", partial(_episode, path, desk)
+        yield f"{path}:1", partial(_episode, path, splits, desk)
         consumed += path.stat().st_size
         desk.tick(consumed)
 
@@ -83,7 +83,6 @@ ODYSSEY = Format(
 )
 
 
-@cache
 def _split_of(options: Options) -> Mapping[str, str]:
     """{annotation file name: split} of one splits/*_split.json; {} without one."""
     if options.splits is None:
@@ -99,9 +98,8 @@ def _split_of(options: Options) -> Mapping[str, str]:
         raise DataError(f"{options.splits}:1", f"expected {{split name: [annotation files]}}: {error}") from None
 
 
-def _episode(path: Path, desk: Desk) -> Line:
+def _episode(path: Path, splits: Mapping[str, str], desk: Desk) -> Line:
     where, options = f"{path}:1", desk.options
-    splits = _split_of(options)
     split = splits.get(path.name)
     if options.split is not None and split != options.split:
         raise Dropped(f"not in split {options.split}", listed=False)

@@ -113,7 +113,7 @@ def _same_import(form: Format, units: list[Unit], out: Path, options: Options) -
             f"{out} holds an unfinished import of other files or with other options; choose another folder or delete it"
         )
     write_whole(plan, json.dumps(wanted).encode())
-    for leftover in (*out.glob(".import-*.part.jsonl"), *out.glob("images/*/.*.part")):
+    for leftover in (*out.glob(".import-*.part.jsonl"), *out.glob(".*.part"), *out.glob("images/*/.*.part")):
         leftover.unlink()
 
 
