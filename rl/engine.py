@@ -209,6 +209,10 @@ def trainable_model(
         # ZeRO-3 reads its world size while the model loads; on CPUs nobody has told DeepSpeed by then.
         deepspeed.init_distributed("gloo" if args.use_cpu else None, auto_mpi_discovery=False, verbose=False)
     model = load_model(path, "cpu", dtype)
+    # Loading under ZeRO-3 also keeps renamings that matched nothing; saving would then apply them backwards.
+    conversions = getattr(model, "_weight_conversions", None)
+    if conversions is not None:
+        model._weight_conversions = [c for c in conversions if c.was_used()]
     if freeze_vision:
         model.model.visual.requires_grad_(False)
         if lora is not None and lora.exclude_modules is None:

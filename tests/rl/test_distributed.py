@@ -186,6 +186,21 @@ def test_zero_equals_plain(
 
 
 @pytest.mark.slow
+def test_zero3_saves_standard_names(tmp_path: Path, extensions: Path) -> None:
+    """Loading under ZeRO-3 remembers renamings it did not need; saved weights must not get them applied backwards."""
+    from safetensors.torch import load_file
+
+    from agent.tiny import build_tiny
+    from tests.agent.test_local import TEXTS
+    from tests.rl.test_trainer import SMALL
+
+    base = build_tiny(tmp_path / "base", TEXTS, "qwen2_5_vl", **SMALL)  # type: ignore[arg-type]
+    spec = {"model": base, "out": tmp_path / "run", "training": training(max_steps=2), "deepspeed": ZERO[3]}
+    run(spec, 1, tmp_path, extensions)
+    assert set(final(tmp_path / "run")) == set(load_file(base / "model.safetensors"))
+
+
+@pytest.mark.slow
 def test_killed_and_resumed(model: Path, tmp_path: Path, extensions: Path) -> None:
     """SIGKILL in the middle of the third generation; the resumed run ends with the bytes of the straight one."""
     saving = training(save_strategy="steps", save_steps=2, max_steps=6)
