@@ -23,7 +23,9 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DS_ACCELERATOR", "cpu" if not os.path.exists("/dev/nvidiactl") else "cuda")
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+_HELP = "Train and evaluate GUI agents with semi-online reinforcement learning."
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=_HELP)
 record_app = typer.Typer(no_args_is_help=True, help="Record expert trajectories.")
 init_app = typer.Typer(no_args_is_help=True, help="Build models to start from.")
 app.add_typer(record_app, name="record")
