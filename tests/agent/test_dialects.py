@@ -385,6 +385,22 @@ def test_ui_tars_remembers_points_in_box_tokens_whether_or_not_decoding_kept_the
     assert dialect.say("at (1,2)", Click(Point(0.197, 0.525)), SCREEN) == full
 
 
+def test_a_turn_does_not_end_at_its_first_box_token(recorded: Episode) -> None:
+    dialogue = Dialogue(VISION, DIALECTS["ui_tars"], 5)
+    going = walk(recorded, dialogue=dialogue)
+    next(going)
+    said = "Thought: x\nAction: click(start_box='<|box_start|>(200,200)<|box_end|>')<|im_end|>"
+    prompt = going.send(Completion(said))
+    assert [m.parts for m in prompt.messages if m.role == "assistant"] == [(said.removesuffix("<|im_end|>"),)]
+
+
+@pytest.mark.parametrize("thought", ["no Action: yet", "first\nAction: wait()\nwould be wrong"])
+def test_ui_tars_acts_on_the_last_action_line(thought: str) -> None:
+    dialect = DIALECTS["ui_tars"]
+    reply = dialect.read(dialect.say(thought, Type("Action: wait()"), SCREEN), SCREEN)
+    assert (reply.thought, reply.action) == (thought, Type("Action: wait()"))
+
+
 def test_ui_tars_puts_the_task_apart_and_keeps_five_screens(recorded: Episode) -> None:
     dialect = DIALECTS["ui_tars"]
     dialogue = Dialogue(VISION, dialect, dialect.images)

@@ -7,6 +7,8 @@ import random
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from agent.dialects import GUIDERAIL
@@ -85,6 +87,14 @@ def test_screenspot_wants_the_point_in_the_box_and_nothing_else() -> None:
         (Type("x"), False),
     ):
         assert judge(at, said, SCREENSPOT).exact is right
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+@example(0.1, 0.3, 0.2, 0.7)
+def test_every_corner_of_the_box_is_in_the_box(x1: float, y1: float, x2: float, y2: float) -> None:
+    box = Box(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
+    at = step(Click(box.center), TargetBox(box, "annotation"))
+    assert all(judge(at, Click(Point(x, y)), SCREENSPOT).exact for x in (x1, x2) for y in (y1, y2))
 
 
 def test_another_button_is_another_kind_of_action_for_os_atlas_only() -> None:
@@ -188,6 +198,9 @@ def test_an_error_wipes_a_walk_only_where_the_rules_say_so() -> None:
     broken = Answers(ONE, 0, (*FIRST[:2], UnreadableAction("no action")), "mismatch")
     assert rescore("sop", [broken], PROFILES["guiderail"])["PG"] == 0.5
     assert rescore("sop", [broken], PROFILES["uis1-released-sop"])["PG"] == 0.0
+    unjudgeable = Answers(ONE, 0, tuple(FIRST), "finished")  # the expert's end raises in the released evaluator
+    assert rescore("sop", [unjudgeable], PROFILES["uis1-released-sop"])["PG"] == 0.0
+    assert rescore("sop", [unjudgeable], PROFILES["guiderail"])["PG"] == 1.0
 
 
 def test_step_lists_are_read_and_refused_with_their_line(tmp_path: Path) -> None:
