@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from agent.types import Action
 from envs.device import Device
-from envs.pocket.tasks import Task, tasks
+from envs.pocket.tasks import Task, draws, task, task_id
+from envs.pocket.templates import TEMPLATES
 from envs.pocket.world import PocketWorld
 
 
@@ -78,6 +82,41 @@ class LivePocketTask:
         return self._world, self._device
 
 
-def live_tasks(n: int, seed: int, split: str, style: str, pool: WorldPool) -> list[LivePocketTask]:
-    """n live tasks drawn from `seed`: disturbed starts, pop-ups, any valid order."""
-    return [LivePocketTask(task, pool) for task in tasks(n, seed, split, True, style)]
+@dataclass(frozen=True, slots=True)
+class PocketTasks:
+    """`envs.attempts.World`: n live tasks drawn from `seed`, with disturbed starts, pop-ups and any valid order."""
+
+    n: int
+    seed: int = 0
+    split: str = "test"
+    style: str = "easy"
+    size: tuple[int, int] = (160, 288)
+
+    def listed(self) -> Sequence[tuple[str, tuple[str, ...]]]:
+        memory = {template.name: template.memory for template in TEMPLATES}
+        return [
+            (name, (f"template:{template}", "memory" if memory[template] else "no memory"))
+            for name, (template, _) in self.drawn().items()
+        ]
+
+    def drawn(self) -> dict[str, tuple[str, int]]:
+        """Task name -> (template, phone seed)."""
+        drawn = draws(self.n, self.seed, self.split)
+        return {task_id(template, seed, self.split, self.style, True): (template, seed) for template, seed in drawn}
+
+    def open(self, worker: int) -> PocketSite:
+        return PocketSite(self)
+
+
+class PocketSite:
+    """`envs.attempts.Site`: as many phones as are asked for at once."""
+
+    def __init__(self, world: PocketTasks):
+        self._world, self._drawn, self._pool = world, world.drawn(), WorldPool(world.size)
+
+    def task(self, name: str) -> LivePocketTask:
+        template, seed = self._drawn[name]
+        return LivePocketTask(task(template, seed, self._world.split, self._world.style, live=True), self._pool)
+
+    def close(self) -> None:
+        self._pool.close()

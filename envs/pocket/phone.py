@@ -8,9 +8,13 @@ from __future__ import annotations
 import copy
 
 from envs.pocket.apps import perform, view
+from envs.pocket.files import Files
 from envs.pocket.state import Dialog, Screen, State, on_value
 from envs.pocket.ui import DISMISS, NOTHING, Op, Overlay, Page, Scene, scene, shown_lines
 from envs.pocket.words import POPUPS, TOGGLES
+
+TAP_SLOP = 0.02
+"""A finger that moves less than this share of the screen taps."""
 
 
 class Phone:
@@ -18,8 +22,16 @@ class Phone:
 
     def __init__(self, state: State, width: int = 160, height: int = 288):
         self.state, self.width, self.height = state, width, height
-        self.files: dict[str, bytes] = {}
         self.scene()  # refuses impossible sizes now and not at the first look
+
+    @property
+    def files(self) -> Files:
+        return self.state.files
+
+    @property
+    def now(self) -> float:
+        """The phone's own time in seconds since 1970."""
+        return self.state.epoch + self.state.clock
 
     # ------------------------------------------------------------------------------------------------ what is shown
 

@@ -8,15 +8,16 @@ import shlex
 from collections.abc import Callable
 
 from envs.device import encode_png
+from envs.pocket import toolbox
 from envs.pocket.draw import draw
-from envs.pocket.phone import Phone
+from envs.pocket.files import FileError
+from envs.pocket.phone import TAP_SLOP, Phone
+from envs.pocket.script import Result, Script, ScriptError
+from envs.pocket.toolbox import bytes_of, text_of
 from envs.pocket.tree import PACKAGE, component, window_xml
 
 DUMP = "/sdcard/window_dump.xml"
 KEYCODES = {3: "HOME", 4: "BACK", 24: "VOLUME_UP", 25: "VOLUME_DOWN", 66: "ENTER", 67: "DEL", 82: "MENU"}
-_SYNTAX = re.compile(r"&&|\|\||[|;&\n`<>()]|\$\(")
-
-Result = tuple[int, str]
 
 
 def run(phone: Phone, args: list[str]) -> str:
@@ -25,74 +26,31 @@ def run(phone: Phone, args: list[str]) -> str:
 
 
 def run_line(phone: Phone, line: str) -> str:
-    """Run a shell line: quoting, `&&`, `||`, `;`, `|`. Anything else of a shell's syntax is refused, not guessed."""
+    """Run a shell line and return what it prints; `envs.pocket.script` says what is understood."""
+    return execute(phone, line)[1].decode("utf-8", "replace")
+
+
+def execute(phone: Phone, line: str) -> tuple[int, bytes]:
+    """Exit status and output of a shell line; a line that is not understood has status 2 and says so."""
+    status, text = _script(phone, line)
+    return status, bytes_of(text)
+
+
+def _script(phone: Phone, line: str) -> Result:
+    def write(path: str, text: str, append: bool) -> None:
+        before = phone.files.get(path) if append else b""
+        phone.files.write(path, before + bytes_of(text), phone.now)
+
     try:
-        return _pipeline(phone, _tokens(line))[1]
-    except _Syntax as error:
-        return f"sh: {error}\n"
-
-
-class _Syntax(Exception):
-    pass
-
-
-def _tokens(line: str) -> list[tuple[str, bool]]:
-    """(word, is it an operator). Quoted operators are words."""
-    tokens: list[tuple[str, bool]] = []
-    word: str | None = None
-    k = 0
-    while k < len(line):
-        char = line[k]
-        operator = _SYNTAX.match(line, k)
-        if char == "'" or char == '"':
-            end = line.find(char, k + 1)
-            while char == '"' and end > 0 and line[end - 1] == "\\":
-                end = line.find(char, end + 1)
-            if end < 0:
-                raise _Syntax(f"unterminated quote {char}")
-            body = line[k + 1 : end]
-            if char == '"' and re.search(r"[`$]", body):
-                raise _Syntax("expansion is not supported")
-            word = (word or "") + (re.sub(r'\\(["\\])', r"\1", body) if char == '"' else body)
-            k = end + 1
-        elif operator or char.isspace():
-            if word is not None:
-                tokens.append((word, False))
-                word = None
-            if operator:
-                tokens.append((operator.group(), True))
-            k += len(operator.group()) if operator else 1
-        elif char == "\\" and k + 1 < len(line):
-            word, k = (word or "") + line[k + 1], k + 2
-        else:
-            word, k = (word or "") + char, k + 1
-    return [*tokens, (word, False)] if word is not None else tokens
-
-
-def _pipeline(phone: Phone, tokens: list[tuple[str, bool]]) -> Result:
-    status, output, given = 0, "", ""
-    argv: list[str] = []
-    skip = False
-    for word, operator in [*tokens, (";", True)]:
-        if not operator:
-            argv.append(word)
-            continue
-        if word not in ("&&", "||", "|", ";", "\n"):
-            raise _Syntax(f"{word!r} is not supported")
-        if argv and not skip:
-            status, text = _command(phone, argv, given)
-            given = text if word == "|" else ""
-            output += "" if word == "|" else text
-        argv = []
-        if word != "|":
-            skip = (word == "&&" and status != 0) or (word == "||" and status == 0)
-    return status, output
+        return Script(line, lambda argv, given: _command(phone, argv, given), write, phone.files.match).run()
+    except (ScriptError, FileError) as error:
+        return 2, f"sh: {error}\n"
 
 
 def _command(phone: Phone, argv: list[str], given: str) -> Result:
     name, args = argv[0], [a for a in argv[1:] if a != ""]
     if name == "sh" and args[:1] == ["-c"] and len(args) == 2:
-        return _pipeline(phone, _tokens(args[1]))
+        return _script(phone, args[1])
     if name == "grep":
         return _grep(args, given)
     command = _COMMANDS.get(name)
@@ -119,7 +77,7 @@ def _input(phone: Phone, args: list[str]) -> Result:
             case ["swipe", x0, y0, x1, y1, *duration]:
                 a = _at(x0, phone.width), _at(y0, phone.height)
                 b = _at(x1, phone.width), _at(y1, phone.height)
-                if a == b:
+                if max(abs(b[0] - a[0]), abs(b[1] - a[1])) <= TAP_SLOP:
                     (phone.hold if duration and int(duration[0]) >= 500 else phone.tap)(*a)
                 else:
                     phone.swipe(*a, *b)
@@ -242,24 +200,20 @@ def _uiautomator(phone: Phone, args: list[str]) -> Result:
         return 1, "Error: usage: uiautomator dump [file]\n"
     if args[1:] == ["/dev/tty"]:
         return 0, window_xml(phone) + f"\nUI hierchary dumped to: {args[1]}\n"
-    phone.files[args[1] if args[1:] else DUMP] = window_xml(phone).encode()
-    return 0, f"UI hierchary dumped to: {args[1] if args[1:] else DUMP}\n"
+    path = args[1] if args[1:] else DUMP
+    phone.files.write(path, window_xml(phone).encode(), phone.now)
+    return 0, f"UI hierchary dumped to: {path}\n"
 
 
 def _screencap(phone: Phone, args: list[str]) -> Result:
-    """Only into a file: text output cannot hold a picture. `adb pull` or `adb exec-out screencap -p` bring it over."""
+    picture = encode_png(draw(phone.scene())).encoded()
     match args:
-        case ["-p", path] | [path] if path != "-p":
-            phone.files[path] = encode_png(draw(phone.scene())).encoded()
+        case [] | ["-p"]:
+            return 0, text_of(picture)
+        case ["-p", path] | [path]:
+            phone.files.write(path, picture, phone.now)
             return 0, ""
-    return 1, "Error: usage: screencap [-p] FILE\n"
-
-
-def _cat(phone: Phone, args: list[str]) -> Result:
-    missing = [a for a in args if a not in phone.files]
-    if missing:
-        return 1, f"cat: {missing[0]}: No such file or directory\n"
-    return 0, b"".join(phone.files[a] for a in args).decode("utf-8", "replace")
+    return 1, "Error: usage: screencap [-p] [FILE]\n"
 
 
 def _wm(phone: Phone, args: list[str]) -> Result:
@@ -301,21 +255,18 @@ def _sleep(phone: Phone, args: list[str]) -> Result:
 
 
 _COMMANDS: dict[str, Callable[[Phone, list[str]], Result]] = {
+    **toolbox.COMMANDS,
     "input": _input,
     "am": _am,
     "settings": _settings,
     "svc": _svc,
     "dumpsys": _dumpsys,
     "uiautomator": _uiautomator,
-    "cat": _cat,
     "screencap": _screencap,
-    "ls": lambda phone, args: (0, "".join(f"{p}\n" for p in sorted(phone.files) if not args or p.startswith(args[0]))),
-    "rm": lambda phone, args: (0, "" if [phone.files.pop(a, b"") for a in args] else "rm: no argument\n"),
     "wm": _wm,
     "pm": _pm,
     "getprop": _getprop,
     "sleep": _sleep,
     "echo": lambda phone, args: (0, " ".join(args) + "\n"),
     "whoami": lambda phone, args: (0, "shell\n"),
-    "date": lambda phone, args: (0, "Sun Oct 15 15:34:00 UTC 2023\n"),
 }

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,14 @@ from android_env.components.simulators import base_simulator
 from android_env.environment import AndroidEnv
 from android_env.proto import state_pb2, task_pb2
 
-from envs.device import encode_png
 from envs.pocket.draw import draw
-from envs.pocket.phone import Phone
-from envs.pocket.shell import KEYCODES, run_line
+from envs.pocket.files import FileError
+from envs.pocket.phone import TAP_SLOP, Phone
+from envs.pocket.shell import KEYCODES, execute
 from envs.pocket.state import State
 from envs.pocket.ui import Scene
 
 HOLD_SECONDS = 0.5
-TAP_SLOP = 0.02
-"""A finger that moves less than this share of the screen's height taps."""
 
 
 class PocketSimulator(base_simulator.BaseSimulator):  # type: ignore[misc]  # android_env is untyped
@@ -133,16 +132,24 @@ class _Adb(adb_controller.AdbController):  # type: ignore[misc]  # android_env i
             phone = self._simulator.phone
             match args:
                 case ["shell", *words]:
-                    return run_line(phone, " ".join(words)).encode()
-                case ["exec-out", "screencap", "-p"]:
-                    return encode_png(draw(phone.scene())).encoded()
+                    return execute(phone, " ".join(words))[1]
+                case ["exec-out", *words]:
+                    return execute(phone, " ".join(words))[1]
                 case ["pull", remote, local]:
-                    if remote not in phone.files:
-                        raise errors.AdbControllerError(f"adb: error: remote object {remote!r} does not exist")
-                    Path(local).write_bytes(phone.files[remote])
+                    with _adb_fault():
+                        Path(local).write_bytes(phone.files[remote])
                 case ["push", local, remote]:
-                    phone.files[remote] = Path(local).read_bytes()
+                    with _adb_fault():
+                        phone.files.write(remote, Path(local).read_bytes(), phone.now)
             return b""
+
+
+@contextmanager
+def _adb_fault() -> Iterator[None]:
+    try:
+        yield
+    except FileError as error:
+        raise errors.AdbControllerError(f"adb: error: {error}") from None
 
 
 class _Silence(log_stream.LogStream):  # type: ignore[misc]  # android_env is untyped

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+from envs.pocket.files import Files
 from envs.pocket.ui import NOTHING, Look, Op
 from envs.pocket.words import EASY, FREE, RINGTONES, TIMES, TOGGLES, Lexicon
 
@@ -75,6 +76,8 @@ class State:
     clock: float = 0.0
     inputs: int = 0
     popups: dict[int, int] = field(default_factory=dict)
+    epoch: float = field(default=1697384040.0, compare=False)  # when `clock` was 0: 2023-10-15 15:34 UTC
+    files: Files = field(default_factory=Files, compare=False)
 
 
 def new_state(seed: int, style: str = "easy", held_out: bool = False) -> State:

@@ -41,7 +41,7 @@ class Task:
 
     @property
     def id(self) -> str:
-        return f"{self.template}-{self.split}-{self.seed}{'' if self.style == 'easy' else '-' + self.style}{'-live' if self.live else ''}"
+        return task_id(self.template, self.seed, self.split, self.style, self.live)
 
     @cached_property
     def _template(self) -> Template:
@@ -68,6 +68,10 @@ class Task:
     def say(self, text: str, index: int, informative: float = 0.5) -> str:
         """What the expert thinks aloud at step `index`: in this share of steps the text, else something vague."""
         return thought(text, self.seed, index, informative)
+
+
+def task_id(template: str, seed: int, split: str, style: str, live: bool) -> str:
+    return f"{template}-{split}-{seed}{'' if style == 'easy' else '-' + style}{'-live' if live else ''}"
 
 
 def task(

@@ -27,7 +27,8 @@ from agent.types import (
     Type,
     Wait,
 )
-from envs.android import AndroidDevice, _pieces, read_window
+from envs.adb import _pieces, read_window
+from envs.android import AndroidDevice
 from envs.pocket.hands import PhoneInHand
 from envs.pocket.phone import Phone
 from envs.pocket.simulator import PocketSimulator, build_env
