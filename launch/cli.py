@@ -15,6 +15,7 @@ from agent.dialogue import Dialogue
 from agent.errors import GuiderailError, SetupError
 from agent.screen import Vision
 from launch import evaluate, parts, show
+from launch.data import data_app, import_app
 from launch.evaluate import DataArg, Json, Limit, Out, RulesOption, Screen, SkipBad, Swipes
 from launch.rejudge import rejudge
 
@@ -31,6 +32,8 @@ init_app = typer.Typer(no_args_is_help=True, help="Build models to start from.")
 app.add_typer(record_app, name="record")
 app.add_typer(init_app, name="init")
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(import_app, name="import")
+app.add_typer(data_app, name="data")
 app.command()(rejudge)
 
 

@@ -51,6 +51,7 @@ PACKAGES: tuple[tuple[str, tuple[str, ...], str], ...] = (
         "pip install 'guiderail[train]'",
     ),
     ("live Android", ("android-env", "immutabledict"), "pip install 'guiderail[android]'"),
+    ("importing data", ("google-crc32c", "pyarrow"), "pip install 'guiderail[data]'"),
     ("AndroidWorld", ("android_world",), ANDROID_WORLD),
     ("MiniWoB++", ("miniwob", "gymnasium", "selenium"), "pip install miniwob gymnasium selenium"),
     ("served models", ("openai",), "pip install 'guiderail[served]'"),
