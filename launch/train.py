@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from agent.local import Encoder, adapter_base, load_encoder
 from agent.policy import Sampling
 from agent.tiny import build_tiny
 from agent.types import Episode, Patch
+from envs.episodes import Dataset
 from envs.match import RULES
 from envs.replay import expert_prompt, step_walk, walk
 from launch import parts, show
@@ -30,10 +32,8 @@ from patch.off_policy import load_thoughts
 from rl.checkpoints import last_checkpoint
 from rl.collect import Collector, Group, Unit, episode_units, step_units
 from rl.config import Config, load_config
-from rl.credit import CreditRules
 from rl.engine import make_sft_args, make_training_args, updates_per_generation
-from rl.reward import REWARDS
-from rl.runlog import RunLog, drop_rollouts, rollout_row
+from rl.runlog import RunLog, drop_rollouts, prompt_digest, rollout_row
 from rl.sft import ExpertTurnTrainer
 from rl.trainer import SemiOnlineTrainer
 
@@ -42,22 +42,11 @@ RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE",
 
 def run(config_path: Path, overrides: Sequence[str], out: Path, resume: bool) -> None:
     """Train as the config says; leaves out/model, out/rollouts.jsonl, out/metrics.json and TensorBoard files."""
-    parts.quiet()
     config = load_config(config_path, overrides)
     started = time.perf_counter()
-    data = parts.dataset(config.data.train, None, config.data.swipes, config.data.skip_bad, config.data.limit)
-    voice = Voice(
-        config.model.dialect, config.model.images, config.model.max_new_tokens, config.model.max_prompt_tokens
-    )
-    base, adapter = _base(config)
-    encoder = load_encoder(
-        adapter or base,
-        max_pixels=config.model.max_pixels,
-        min_pixels=config.model.min_pixels,
-        max_prompt_tokens=voice.max_prompt_tokens,
-    )
-    dialogue = Dialogue(encoder.vision, DIALECTS[voice.dialect], voice.images)
-    check_budget(data.episodes, dialogue, encoder, voice)
+    scene = set_scene(config)
+    data = scene.data
+    check_budget(data.episodes, scene.dialogue, scene.encoder, scene.voice)
     checkpoint = last_checkpoint(out) if resume else None
     if resume and checkpoint is None:
         raise SetupError(f"--resume: no complete checkpoint in {out}; start without --resume")
@@ -70,11 +59,10 @@ def run(config_path: Path, overrides: Sequence[str], out: Path, resume: bool) ->
             "processes": WORLD,
         }
         log = RunLog(out, "train", details, resume=resume)
-    model = {"base": base, "adapter": adapter, "encoder": encoder}
     if config.method.algorithm == "sft":
-        trainer = _sft(config, data.episodes, dialogue, model, out)
+        trainer = _sft(scene, out)
     else:
-        trainer = _rl(config, data.episodes, dialogue, model, out, log)
+        trainer = rl_trainer(scene, out, log)
         if log is not None and checkpoint is not None:
             done = int(checkpoint.name.split("-")[-1]) // updates_per_generation(trainer.args)
             drop_rollouts(out, lambda row: int(row["generation"]) >= done)
@@ -82,7 +70,7 @@ def run(config_path: Path, overrides: Sequence[str], out: Path, resume: bool) ->
     result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_policy(out / "model")
     if log is not None:
-        voice.save(out / "model")
+        scene.voice.save(out / "model")
         collected = getattr(trainer.progress, "sampled_turns", 0)
         log.finish(
             {
@@ -98,6 +86,36 @@ def run(config_path: Path, overrides: Sequence[str], out: Path, resume: bool) ->
         torch.distributed.destroy_process_group()
 
 
+@dataclass(frozen=True)
+class Scene:
+    """What a config names, built: recordings, voice, dialogue, tokenizer, and where the weights to start from are."""
+
+    config: Config
+    data: Dataset
+    voice: Voice
+    base: str
+    adapter: str | None
+    encoder: Encoder
+    dialogue: Dialogue
+
+
+def set_scene(config: Config) -> Scene:
+    parts.quiet()
+    data = parts.dataset(config.data.train, None, config.data.swipes, config.data.skip_bad, config.data.limit)
+    voice = Voice(
+        config.model.dialect, config.model.images, config.model.max_new_tokens, config.model.max_prompt_tokens
+    )
+    base, adapter = _base(config)
+    encoder = load_encoder(
+        adapter or base,
+        max_pixels=config.model.max_pixels,
+        min_pixels=config.model.min_pixels,
+        max_prompt_tokens=voice.max_prompt_tokens,
+    )
+    dialogue = Dialogue(encoder.vision, DIALECTS[voice.dialect], voice.images)
+    return Scene(config, data, voice, base, adapter, encoder, dialogue)
+
+
 def _base(config: Config) -> tuple[str, str | None]:
     """(base model, adapter to continue). model.path may itself be an adapter folder."""
     if config.model.adapter is None and (Path(config.model.path) / "adapter_config.json").is_file():
@@ -105,12 +123,12 @@ def _base(config: Config) -> tuple[str, str | None]:
     return config.model.path, config.model.adapter
 
 
-def _common(config: Config, model: dict[str, Any]) -> dict[str, Any]:
+def _common(scene: Scene) -> dict[str, Any]:
     """What both trainers are told about the model."""
-    lora = config.model.lora
+    config, lora = scene.config, scene.config.model.lora
     return {
-        "encoder": model["encoder"],
-        "adapter": model["adapter"],
+        "encoder": scene.encoder,
+        "adapter": scene.adapter,
         "lora": None
         if lora is None
         else LoraConfig(
@@ -125,66 +143,48 @@ def _common(config: Config, model: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _deepspeed(training: dict[str, Any]) -> Path | None:
-    """training.deepspeed: a JSON file, or the name of a shipped one such as zero2.json."""
+def _training(config: Config) -> tuple[dict[str, Any], Path | None]:
+    """The training section without its deepspeed key, and the JSON file that names: a path or a shipped zero2.json."""
+    training = dict(config.training)
     name = training.pop("deepspeed", None)
     if name is None:
-        return None
+        return training, None
     shipped = Path(__file__).parent / "deepspeed" / Path(name).name
-    return shipped if not Path(name).is_file() and shipped.is_file() else Path(name)
+    return training, shipped if not Path(name).is_file() and shipped.is_file() else Path(name)
 
 
-def _sft(config: Config, episodes: Sequence[Episode], dialogue: Dialogue, model: dict[str, Any], out: Path) -> Any:
-    training = dict(config.training)
+def _sft(scene: Scene, out: Path) -> Any:
+    training, dialogue = dict(scene.config.training), scene.dialogue
     args = make_sft_args(training, out, _deepspeed(training))
     rows = [
         (expert_prompt(episode, t, dialogue), dialogue.say(step.thought, step.action, step.screenshot))
-        for episode in episodes
+        for episode in scene.data.episodes
         for t, step in enumerate(episode.steps)
     ]
-    return ExpertTurnTrainer(model["base"], rows, args, **_common(config, model))
+    return ExpertTurnTrainer(scene.base, rows, args, **_common(scene))
 
 
-def _rl(
-    config: Config,
-    episodes: Sequence[Episode],
-    dialogue: Dialogue,
-    model: dict[str, Any],
-    out: Path,
-    log: RunLog | None,
-) -> SemiOnlineTrainer:
-    method = config.method
-    units = _units(config, episodes, dialogue)
-    training = _with_max_steps(dict(config.training), len(units), method.groups)
-    args = make_training_args({**training, "temperature": method.temperature}, out, _deepspeed(training))
+def rl_trainer(scene: Scene, out: Path, log: RunLog | None) -> SemiOnlineTrainer:
+    """The trainer with its collector (`trainer.collect`); every group goes to `log`, if there is one."""
+    config, method, episodes = scene.config, scene.config.method, scene.data.episodes
+    units = _units(config, episodes, scene.dialogue)
+    training, deepspeed = _training(config)
+    training = _with_max_steps(training, len(units), method.groups)
+    args = make_training_args({**training, "temperature": method.temperature}, out, deepspeed)
     lengths = {episode.id: len(episode.steps) for episode in episodes}
 
     def record(group: Group) -> None:
         if log is None:
             return
-        for rollout, samples in zip(group.rollouts, group.samples, strict=True):
-            credit = [
-                {"reward": s.reward, "return": s.ret, "episode_advantage": s.advantage_episode}
-                | {"step_advantage": s.advantage_step, "advantage": s.advantage}
-                for s in samples
-            ]
-            where = {"generation": group.generation, "visit": group.visit, "unit": group.unit, "group": group.signal}
-            log.rollout(rollout_row(rollout, lengths[rollout.episode_id], credit, **where))
+        for row in group_rows(group, lengths[group.rollouts[0].episode_id] if group.rollouts else 0):
+            log.rollout(row)
 
     collector = Collector(
         units,
         groups=method.groups,
         rollouts=method.rollouts,
         sampling=Sampling(method.temperature, config.model.max_new_tokens),
-        rules=CreditRules(
-            reward=REWARDS[method.reward],
-            gamma=method.gamma,
-            returns=method.returns,
-            episode=method.episode_advantage,
-            episode_weight=method.episode_weight,
-            step_weight=method.step_weight,
-            scale=method.scale,
-        ),
+        rules=method.credit_rules(),
         eta=method.eta,
         spread_of=method.spread_of,
         tries=method.tries,
@@ -196,8 +196,23 @@ def _rl(
         record=record,
     )
     return SemiOnlineTrainer(
-        model["base"], collector, args, max_rows=method.max_rows, max_batch=method.width, **_common(config, model)
+        scene.base, collector, args, max_rows=method.max_rows, max_batch=method.width, **_common(scene)
     )
+
+
+def group_rows(group: Group, steps: int) -> list[dict[str, Any]]:
+    """The lines of one group: each rollout with its turns' credit, prompt and sampled tokens. steps: of the recording."""
+    rows = []
+    for rollout, samples in zip(group.rollouts, group.samples, strict=True):
+        credit = [
+            {"reward": s.reward, "return": s.ret, "episode_advantage": s.advantage_episode}
+            | {"step_advantage": s.advantage_step, "advantage": s.advantage}
+            | {"prompt": prompt_digest(s.prompt), "token_ids": list(s.completion.token_ids)}
+            for s in samples
+        ]
+        where = {"generation": group.generation, "visit": group.visit, "unit": group.unit, "group": group.signal}
+        rows.append(rollout_row(rollout, steps, credit, **where))
+    return rows
 
 
 def _units(config: Config, episodes: Sequence[Episode], dialogue: Dialogue) -> list[Unit]:
