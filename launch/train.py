@@ -154,8 +154,9 @@ def _training(config: Config) -> tuple[dict[str, Any], Path | None]:
 
 
 def _sft(scene: Scene, out: Path) -> Any:
-    training, dialogue = dict(scene.config.training), scene.dialogue
-    args = make_sft_args(training, out, _deepspeed(training))
+    dialogue = scene.dialogue
+    training, deepspeed = _training(scene.config)
+    args = make_sft_args(training, out, deepspeed)
     rows = [
         (expert_prompt(episode, t, dialogue), dialogue.say(step.thought, step.action, step.screenshot))
         for episode in scene.data.episodes
