@@ -7,6 +7,7 @@ from xml.sax.saxutils import quoteattr
 from agent.types import Box
 from envs.device import Element, Kind
 from envs.pocket.phone import Phone
+from envs.pocket.state import APPS, DECOYS, HELD_OUT_APP
 
 PACKAGE = "org.guiderail.pocket"
 CLASSES: dict[Kind, str] = {
@@ -63,3 +64,7 @@ def window_xml(phone: Phone) -> str:
     frame = f'bounds="[0,0][{phone.width},{phone.height}]"'
     root = f'<node index="0" text="" class="android.widget.FrameLayout" package="{PACKAGE}.{app}" {frame}>'
     return f"<?xml version='1.0' encoding='UTF-8' standalone='yes' ?><hierarchy rotation=\"0\">{root}{''.join(nodes)}</node></hierarchy>"
+
+
+APP_TABLE = {name: component(name) for name in (*APPS, *DECOYS, HELD_OUT_APP)}
+"""What Open knows. Opening an app that this phone does not have changes nothing."""

@@ -7,12 +7,9 @@ from types import TracebackType
 from envs.android import AndroidDevice
 from envs.pocket.phone import Phone
 from envs.pocket.simulator import PocketSimulator, build_env
-from envs.pocket.state import APPS, DECOYS, HELD_OUT_APP, new_state
+from envs.pocket.state import new_state
 from envs.pocket.tasks import Task
-from envs.pocket.tree import component
-
-APP_TABLE = {name: component(name) for name in (*APPS, *DECOYS, HELD_OUT_APP)}
-"""What Open knows. Opening an app that this phone does not have changes nothing."""
+from envs.pocket.tree import APP_TABLE
 
 
 class PocketWorld:

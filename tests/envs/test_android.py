@@ -35,8 +35,8 @@ from envs.pocket.simulator import PocketSimulator, build_env
 from envs.pocket.state import new_state
 from envs.pocket.tasks import task, tasks
 from envs.pocket.templates import TEMPLATES
-from envs.pocket.tree import component
-from envs.pocket.world import APP_TABLE, PocketWorld
+from envs.pocket.tree import APP_TABLE, component
+from envs.pocket.world import PocketWorld
 
 NASTY = "\"; reboot; $(id) ` && | ' %s %% \\ > x & input keyevent HOME #*?~!{}[]"
 
