@@ -9,7 +9,7 @@ many walks ask at once; the walk itself does not know whether its policy is a sc
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 from agent.codec import think_block
@@ -28,31 +28,26 @@ def walk(
     rules: MatchRules = GUIDERAIL,
     patch: Patch | None = None,
     sample: int = 0,
+    past: Sequence[Turn] = (),
 ) -> Walk:
     """UI-S1 algorithm 1: the policy walks the recording in its own history.
 
     The next screenshot is the expert's as long as the policy's action matches. At a mismatch `patch` may repair the turn;
     with no patch, or when it declines, the walk ends there. The mismatching turn is part of the rollout. A mismatch at the
     last recorded step is never patched, since no later turn would read the repair. EnvCrashed thrown in ends the walk as
-    "crashed" with the turns so far.
+    "crashed" with the turns so far. past: turns already made, each exact or repaired; the walk goes on after them.
     """
-    turns: list[Turn] = []
+    turns: list[Turn] = [*past]
     screenshots = [step.screenshot for step in episode.steps]
     ended: Ended = "finished"
-    for index in range(len(episode.steps)):
+    for index in range(len(turns), len(episode.steps)):
         prompt = dialogue.prompt(episode.goal, screenshots[: index + 1], [turn.history_text() for turn in turns])
         try:
             turn = hear(
                 episode, index, prompt, (yield prompt), dialogue, rules, sum(t.repair is not None for t in turns)
             )
             if not turn.verdict.exact and patch is not None and index + 1 < len(episode.steps):
-                repair = patch(episode, turn)
-                if repair is not None and repair.question is not None:
-                    thought = think_block((yield repair.question).text)
-                    repair = replace(repair, thought=thought or "")
-                if repair is not None:
-                    text = dialogue.retell(repair.thought, repair.action, screenshots[index])
-                    turn = replace(turn, repair=replace(repair, text=text))
+                turn = yield from mend(episode, turn, patch, dialogue)
         except EnvCrashed:
             return Rollout(episode.id, sample, tuple(turns), "crashed")
         turns.append(turn)
@@ -60,6 +55,18 @@ def walk(
             ended = "mismatch"
             break
     return Rollout(episode.id, sample, tuple(turns), ended)
+
+
+def mend(episode: Episode, turn: Turn, patch: Patch, dialogue: Dialogue) -> Generator[Prompt, Completion, Turn]:
+    """The mismatching turn with its repair, or as it was when the patch declines."""
+    repair = patch(episode, turn)
+    if repair is None:
+        return turn
+    if repair.question is not None:
+        thought = think_block((yield repair.question).text)
+        repair = replace(repair, thought=thought or "")
+    text = dialogue.retell(repair.thought, repair.action, episode.steps[turn.index].screenshot)
+    return replace(turn, repair=replace(repair, text=text))
 
 
 def step_walk(

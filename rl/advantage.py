@@ -56,9 +56,14 @@ def episode_advantages(
         rows = [r for row in rewards for r in row]
         flat = iter(normalise(rows, scale=scale, unbiased=unbiased) if len(rows) > 1 else rows)
         return [[next(flat) for _ in row] for row in rewards]
-    if mode == "total":
-        totals = [sum(row) for row in rewards]
-    else:
-        totals = [row[0] for row in group_returns] if mode == "first" else [row[-1] for row in rewards]
-    values = normalise(totals, scale=scale, unbiased=unbiased)
+    values = normalise(trajectory_numbers(rewards, group_returns, mode), scale=scale, unbiased=unbiased)
     return [[value] * len(row) for value, row in zip(values, rewards, strict=True)]
+
+
+def trajectory_numbers(
+    rewards: Sequence[Sequence[float]], group_returns: Sequence[Sequence[float]], mode: EpisodeMode
+) -> list[float]:
+    """The one number per trajectory that the episode level compares ("released" has none: it compares steps)."""
+    if mode == "total":
+        return [sum(row) for row in rewards]
+    return [row[0] for row in group_returns] if mode == "first" else [row[-1] for row in rewards]

@@ -31,7 +31,7 @@ from torch import Tensor
 from agent.encode import Encoded, Encoder, pad_left
 from agent.errors import SetupError
 from agent.types import Message, Prompt, Screenshot
-from rl.samples import StepSample
+from rl.samples import StepSample, deal
 
 Aggregate = Literal["tokens", "sequences"]
 
@@ -72,14 +72,11 @@ def pack(
     Rows go to windows at random and are dealt by length inside a window, so that micro-batches pad little and the i-th
     micro-batch is about equally long on every process. Same samples and seed, same result.
     """
-    order = np.random.default_rng([*seed]).permutation(len(samples))
     micro: list[list[Row]] = []
     items: list[float] = []
-    for window in range(windows):
-        part = order[window::windows]
+    for part, kept in deal(len(samples), windows, max_rows * per_window, seed):
         lengths = [len(samples[i].completion.token_ids) for i in part]
         items.append(float(sum(lengths) if aggregate == "tokens" else len(part)))
-        kept = part[: max_rows * per_window]
         scale = len(part) / max(1, len(kept))
         rows = sorted((_row(samples[i], encoder, scale, aggregate) for i in kept), key=len, reverse=True)
         micro += [[rows[i] for i in chunk] for chunk in np.array_split(np.arange(len(rows)), per_window)]

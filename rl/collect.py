@@ -87,7 +87,7 @@ class Collector:
             if len(kept) == self.groups:
                 break
             units = self._next_units(min(self.groups - len(kept), len(self.units)))
-            shares = self.exchange(self._sample(units[self.rank :: self.world], policy, generation))
+            shares = self.exchange(self.sample(units[self.rank :: self.world], policy, generation))
             fresh = [shares[i % self.world][i // self.world] for i in range(len(units))]
             groups += fresh
             kept += [group for group in fresh if group.signal == "kept"]
@@ -98,7 +98,8 @@ class Collector:
         samples = [s for group in kept for rollout in group.samples for s in rollout if s.completion.token_ids]
         return samples[self.rank :: self.world]
 
-    def _sample(self, units: list[tuple[int, Unit]], policy: Policy, generation: int) -> list[Group]:
+    def sample(self, units: Sequence[tuple[int, Unit]], policy: Policy, generation: int) -> list[Group]:
+        """The groups of these (visit, unit) pairs, all driven as one batch."""
         walks = [
             ((self.seed, generation, visit, unit.key, sample), unit.walk(sample))
             for visit, unit in units
@@ -114,29 +115,25 @@ class Collector:
         """Credit first, since the spread is measured on returns. Crashed rollouts say nothing and leave the group."""
         sound = [rollout for rollout in rollouts if rollout.ended != "crashed"]
         samples = credit(sound, self.rules)
-        verdict: Signal = "alike"
-        if len(sound) > 1:
-            verdict = signal(
-                [row[0].ret for row in samples],
-                [row[-1].reward for row in samples],
-                [all(turn.verdict.exact for turn in rollout.turns) for rollout in sound],
-                self.eta,
-                self.spread_of,
-            )
+        verdict = worth(sound, samples, self.eta, self.spread_of)
         return Group(generation, visit, unit.key, verdict, tuple(sound), tuple(map(tuple, samples)))
 
     def _next_units(self, count: int) -> list[tuple[int, Unit]]:
         """The next `count` (visit number, unit) pairs; each pass over the units has its own shuffle."""
         chosen = []
         for _ in range(count):
-            epoch, place = divmod(self.cursor, len(self.units))
-            if self._order[0] != epoch:
-                order = list(range(len(self.units)))
-                random.Random(seed_of(self.seed, "order", epoch)).shuffle(order)
-                self._order = (epoch, order)
-            chosen.append((self.cursor, self.units[self._order[1][place]]))
+            chosen.append((self.cursor, self.unit_at(self.cursor)))
             self.cursor += 1
         return chosen
+
+    def unit_at(self, visit: int) -> Unit:
+        """The unit that is, or was, visited as number `visit` of the run."""
+        epoch, place = divmod(visit, len(self.units))
+        if self._order[0] != epoch:
+            order = list(range(len(self.units)))
+            random.Random(seed_of(self.seed, "order", epoch)).shuffle(order)
+            self._order = (epoch, order)
+        return self.units[self._order[1][place]]
 
     def _measure(self, groups: list[Group], kept: list[Group], seconds: float) -> None:
         turns = [turn for group in groups for rollout in group.rollouts for turn in rollout.turns]
@@ -165,6 +162,19 @@ class Collector:
 
 
 _DROPS: tuple[Signal, ...] = ("all right", "all wrong", "alike")
+
+
+def worth(group: Sequence[Rollout], samples: Sequence[Sequence[StepSample]], eta: float, spread_of: SpreadOf) -> Signal:
+    """`rl.select.signal` of a group with its credit; a group of one has nobody to compare with and is "alike"."""
+    if len(group) < 2:
+        return "alike"
+    return signal(
+        [row[0].ret for row in samples],
+        [row[-1].reward for row in samples],
+        [all(turn.verdict.exact for turn in rollout.turns) for rollout in group],
+        eta,
+        spread_of,
+    )
 
 
 def _mean(values: Sequence[float]) -> float:

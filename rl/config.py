@@ -18,6 +18,7 @@ from agent.errors import SetupError
 from envs.match import RULES
 from patch.base import PATCHES
 from rl.advantage import EpisodeMode
+from rl.credit import CreditRules
 from rl.returns import ReturnMode
 from rl.reward import REWARDS
 from rl.select import SpreadOf
@@ -100,6 +101,17 @@ class Method(Section):
     def _named(cls, value: str, info: Any) -> str:
         known: dict[str, Iterable[str]] = {"rules": RULES, "reward": REWARDS, "patch": PATCHES}
         return one_of(value, known[info.field_name], info.field_name)
+
+    def credit_rules(self) -> CreditRules:
+        return CreditRules(
+            reward=REWARDS[self.reward],
+            gamma=self.gamma,
+            returns=self.returns,
+            episode=self.episode_advantage,
+            episode_weight=self.episode_weight,
+            step_weight=self.step_weight,
+            scale=self.scale,
+        )
 
 
 class Config(Section):

@@ -9,13 +9,14 @@ Lines are keyed by episode id and sample, never by order.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any
 from agent.codec import action_to_json
 from agent.dialogue import transform
 from agent.errors import DataError, SetupError
-from agent.types import Rollout, Turn
+from agent.types import Prompt, Rollout, Turn
 
 PACKAGES = ("guiderail", "torch", "transformers", "trl", "peft", "deepspeed", "accelerate", "android-env", "pillow")
 
@@ -52,10 +53,10 @@ class RunLog:
 
 
 def rollout_row(
-    rollout: Rollout, steps: int, credit: list[dict[str, float]] | None = None, **more: Any
+    rollout: Rollout, steps: int, credit: Sequence[Mapping[str, Any]] | None = None, **more: Any
 ) -> dict[str, Any]:
     """One line of rollouts.jsonl. steps: length of the recording. credit: reward and advantages per turn."""
-    turns = [turn_row(turn) | (credit[i] if credit else {}) for i, turn in enumerate(rollout.turns)]
+    turns = [turn_row(turn) | (dict(credit[i]) if credit else {}) for i, turn in enumerate(rollout.turns)]
     head = {"episode_id": rollout.episode_id, "sample": rollout.sample, "steps": steps, "ended": rollout.ended}
     return {**head, **more, "turns": turns}
 
@@ -76,6 +77,15 @@ def turn_row(turn: Turn) -> dict[str, Any]:
     if turn.repair is not None:
         row["repair"] = {"strategy": turn.repair.strategy, "text": turn.repair.text}
     return row
+
+
+def prompt_digest(prompt: Prompt) -> str:
+    """SHA-256, hex, of everything the policy was shown: roles, texts, pictures by content and size."""
+    shown = [
+        [m.role, *(p if isinstance(p, str) else [p.screenshot.digest, p.width, p.height] for p in m.parts)]
+        for m in prompt.messages
+    ]
+    return hashlib.sha256(json.dumps(shown).encode()).hexdigest()
 
 
 def read_rollouts(folder: Path) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from agent.types import Completion, Prompt
 
@@ -25,3 +28,10 @@ class StepSample:
     advantage_episode: float
     advantage_step: float
     advantage: float
+
+
+def deal(count: int, windows: int, most: int, seed: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """One process's samples 0..count-1 over the windows (optimizer steps) of a generation, at random: per window all that
+    fell into it and the at most `most` that are kept. Same arguments, same result."""
+    order = np.random.default_rng([*seed]).permutation(count).tolist()
+    return [(order[window::windows], order[window::windows][:most]) for window in range(windows)]
