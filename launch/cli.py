@@ -14,7 +14,7 @@ from agent.dialects import DIALECTS
 from agent.dialogue import Dialogue
 from agent.errors import GuiderailError, SetupError
 from agent.screen import Vision
-from launch import evaluate, parts, show
+from launch import evaluate, live, parts, show
 from launch.data import data_app, import_app
 from launch.evaluate import DataArg, Json, Limit, Out, RulesOption, Screen, SkipBad, Swipes
 from launch.rejudge import rejudge
@@ -34,6 +34,8 @@ app.add_typer(init_app, name="init")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(import_app, name="import")
 app.add_typer(data_app, name="data")
+for command in live.COMMANDS:
+    evaluate.app.command()(command)
 app.command()(rejudge)
 
 

@@ -254,3 +254,17 @@ def _weight(row: Row, t: int, generation: Sequence[Row], config: Config, seed: i
     weight = factor if by_tokens else factor / tokens
     advantage = float(row["turns"][t]["advantage"])
     return Weight(window, tokens, weight, items[window], advantage * weight / items[window])
+
+
+def batch_of(generation: Sequence[Row], visit: int, groups: int, units: int, processes: int) -> list[int]:
+    """The visits that one process sampled together with `visit`: a generation is sampled in tries of as many units as
+    groups are still missing, dealt over the processes (`rl.collect.Collector`)."""
+    kept = {row["visit"] for row in generation if row["group"] == "kept"}
+    start, last = min(row["visit"] for row in generation), max(row["visit"] for row in generation)
+    missing = groups
+    while start <= last:
+        batch = range(start, start + min(missing, units))
+        if visit in batch:
+            return list(batch[(visit - start) % processes :: processes])
+        start, missing = batch.stop, missing - len(kept & set(batch))
+    raise ValueError(f"visit {visit} is not of this generation")
