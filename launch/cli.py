@@ -14,7 +14,7 @@ from agent.dialects import DIALECTS
 from agent.dialogue import Dialogue
 from agent.errors import GuiderailError, SetupError
 from agent.screen import Vision
-from launch import evaluate, live, parts, show
+from launch import evaluate, explain, live, parts, show
 from launch.data import data_app, import_app
 from launch.evaluate import DataArg, Json, Limit, Out, RulesOption, Screen, SkipBad, Swipes
 from launch.rejudge import rejudge
@@ -37,6 +37,9 @@ app.add_typer(data_app, name="data")
 for command in live.COMMANDS:
     evaluate.app.command()(command)
 app.command()(rejudge)
+app.command("explain")(explain.explain_)
+app.command()(explain.replay)
+app.command()(explain.whatif)
 
 
 @record_app.command("pocket")
