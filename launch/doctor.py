@@ -53,10 +53,10 @@ PACKAGES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("live Android", ("android-env", "immutabledict"), "pip install 'guiderail[android]'"),
     ("importing data", ("google-crc32c", "pyarrow"), "pip install 'guiderail[data]'"),
     ("AndroidWorld", ("android_world",), ANDROID_WORLD),
-    ("MiniWoB++", ("miniwob", "gymnasium", "selenium"), "pip install miniwob gymnasium selenium"),
+    ("MiniWoB++", ("miniwob", "gymnasium", "selenium"), "pip install 'guiderail[web]'"),
     ("served models", ("openai",), "pip install 'guiderail[served]'"),
     ("vLLM", ("vllm",), "pip install vllm, best in an environment of its own; then serve the model and use its URL"),
-    ("many hosts", ("ray",), "pip install 'ray[default]'"),
+    ("many hosts", ("ray",), "pip install 'guiderail[ray]'"),
 )
 SDK = "install Android's command-line tools (developer.android.com/studio), then sdkmanager"
 

@@ -1,4 +1,4 @@
-"""guiderail evaluate ...: scoring, on recordings and live."""
+"""guiderail evaluate ...: scoring on recordings. Live worlds are in launch/live.py."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ import typer
 from agent.dialects import DIALECTS
 from agent.errors import SetupError
 from agent.types import Rollout
-from envs.attempts import Attempt, LiveTask
 from envs.episodes import Dataset
 from envs.match import SCREENSPOT
 from launch import parts, show
 from rl.evaluate import evaluate_offline, evaluate_sop
-from rl.live import attempt_row, evaluate_live, live_score, play
 from rl.runlog import RunLog, rollout_row
 from rl.screenspot import KINDS, evaluate_screenspot
 
@@ -189,66 +187,6 @@ def offline(
     who = ask(model, adapter, server, served, agent, dialect, images, tokens)
     loaded = parts.dataset(data, screen, swipes, skip_bad, limit)
     _recorded("offline", loaded, data, screen, who, rules, temperature, seed, width, out, as_json)
-
-
-@app.command()
-def pocket(
-    model: Model = None,
-    adapter: Adapter = None,
-    server: Server = None,
-    served: Served = None,
-    agent: Agent = None,
-    dialect: Dialect = None,
-    images: Images = None,
-    tokens: Tokens = None,
-    temperature: Temperature = 0.0,
-    seed: Seed = 0,
-    width: Annotated[int, typer.Option(help="phones running side by side")] = 32,
-    tasks: Annotated[int, typer.Option(help="how many live tasks")] = 100,
-    split: Annotated[str, typer.Option(help="train, test or heldout")] = "test",
-    size: Annotated[str, typer.Option(help="screen in pixels, WxH")] = "160x288",
-    style: Annotated[str, typer.Option(help="easy or free")] = "easy",
-    out: Out = None,
-    as_json: Json = False,
-) -> None:
-    """Online success on live simulated phones, checked on the phone's state; pop-ups and disturbed starts included."""
-    parts.require("android_env", "android")
-    from envs.pocket.live import WorldPool, live_tasks
-
-    screen = parts.parse_screen(size)
-    if not isinstance(screen, tuple):
-        raise SetupError(f"--size {size!r}: expected WIDTHxHEIGHT")
-    actor = parts.acting(ask(model, adapter, server, served, agent, dialect, images, tokens))
-    details = {"model": actor.model, "voice": asdict(actor.voice), "temperature": temperature, "seed": seed}
-    world = {"world": "pocket", "tasks": tasks, "split": split, "size": list(screen), "style": style}
-    log = RunLog(out, "pocket", details | world) if out else None
-    pool = WorldPool(screen)
-    chosen = live_tasks(tasks, seed, split, style, pool)
-    groups = [(f"template:{one.task.template}", "memory" if one.task.memory else "no memory") for one in chosen]
-    with _bar("pocket", tasks) as tick:
-
-        def record(task: LiveTask, attempt: Attempt) -> None:
-            tick()
-            if log is not None:
-                log.rollout(attempt_row(attempt))
-
-        try:
-            if agent == "expert":
-                attempts = [play(one, actor.dialogue, one.expert) for one in chosen]
-                for one, attempt in zip(chosen, attempts, strict=True):
-                    record(one, attempt)
-            else:
-                sampling = parts.sampling(actor.voice, temperature)
-                attempts = evaluate_live(
-                    chosen, actor.policy, actor.dialogue, sampling=sampling, seed=seed, width=width, record=record
-                )
-        finally:
-            pool.close()
-    result = live_score(attempts, groups)
-    if log is not None:
-        log.finish(show.strict(result))
-    rows = {actor.model: result, **{n: r for n, r in result["by_group"].items() if not n.startswith("template:")}}
-    show.result(result, as_json, show.scores(f"live pocket, {split} tasks", rows, ("success",)))
 
 
 @app.command()

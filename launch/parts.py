@@ -70,24 +70,35 @@ class Acting:
     model: str
 
 
-def acting(ask: Ask, episodes: Sequence[Episode] = ()) -> Acting:
-    """Build who acts. Raises SetupError unless exactly one of model, server and agent is given."""
+def voice(ask: Ask) -> Voice:
+    """How the agent is addressed, without building it. Raises SetupError unless exactly one of model, server and agent is
+    given."""
     given = [name for name in ("model", "server", "agent") if getattr(ask, name) is not None]
     if len(given) != 1:
         raise SetupError(f"give exactly one of --model, --server, --agent; got {' and '.join(given) or 'none'}")
-    voice = read_voice(Path(ask.model)) if ask.model else Voice(dialect="brief" if ask.agent else "guiderail")
-    name = ask.dialect or voice.dialect
+    taught = read_voice(Path(ask.model)) if ask.model else Voice(dialect="brief" if ask.agent else "guiderail")
+    name = ask.dialect or taught.dialect
     if name not in DIALECTS:
         raise SetupError(f"unknown dialect {name!r}{nearest(name, DIALECTS)}")
     dialect = DIALECTS[name]
     if dialect.space == "original" and ask.model:
         raise SetupError(f"{name} counts pixels of the original screenshot; serve the model and give --server")
-    images = ask.images or (voice.images if name == voice.dialect else dialect.images)
-    voice = Voice(name, images, ask.max_new_tokens or voice.max_new_tokens, voice.max_prompt_tokens)
-    policy = _policy(ask, voice, episodes)
+    images = ask.images or (taught.images if name == taught.dialect else dialect.images)
+    return Voice(name, images, ask.max_new_tokens or taught.max_new_tokens, taught.max_prompt_tokens)
+
+
+def named(ask: Ask) -> str:
+    """What was asked for, for the record."""
+    return ask.model or ask.server or str(ask.agent)
+
+
+def acting(ask: Ask, episodes: Sequence[Episode] = ()) -> Acting:
+    """Build who acts. Raises SetupError unless exactly one of model, server and agent is given."""
+    chosen = voice(ask)
+    dialect = DIALECTS[chosen.dialect]
+    policy = _policy(ask, chosen, episodes)
     vision = ORIGINAL_SIZE if dialect.space == "original" else policy.vision
-    dialogue = Dialogue(vision, dialect, voice.images)
-    return Acting(policy, dialogue, voice, ask.model or ask.server or str(ask.agent))
+    return Acting(policy, Dialogue(vision, dialect, chosen.images), chosen, named(ask))
 
 
 def _policy(ask: Ask, voice: Voice, episodes: Sequence[Episode]) -> Policy:

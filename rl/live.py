@@ -1,91 +1,168 @@
-"""Scoring a policy on live tasks: attempts in parallel, crashed ones tried again, then reported as unscored."""
+"""Live attempts as work: jobs, the loop a worker runs, the board that hands jobs out, the journal, the score."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+import fcntl
+import os
+from collections import defaultdict, deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from agent.codec import action_to_json
 from agent.dialogue import Dialogue
-from agent.policy import GREEDY, Policy, Sampling
-from agent.screen import ScreenTransform
-from agent.types import Action, Completion
-from envs.attempts import Attempt, LiveTask, attempt
-from rl.rollout import drive
-from rl.statistics import wilson
+from agent.errors import EnvCrashed, SetupError
+from agent.policy import GREEDY, Policy, Request, Sampling
+from agent.screen import ScreenTransform, Vision
+from agent.types import Completion, Prompt
+from envs.attempts import Attempt, Demonstrable, LiveTask, Patience, Site, attempt
+from rl.rollout import Asking, Key, drive
+from rl.runlog import drop_rollouts, read_rollouts
+from rl.statistics import clustered, wilson
 
-Record = Callable[[LiveTask, Attempt], None]
-
-
-def evaluate_live(
-    tasks: Sequence[LiveTask],
-    policy: Policy,
-    dialogue: Dialogue,
-    *,
-    sampling: Sampling = GREEDY,
-    seed: int = 0,
-    width: int = 16,
-    retries: int = 1,
-    record: Record | None = None,
-) -> list[Attempt]:
-    """One attempt per task, at most `width` devices at a time, in the order of the tasks. An attempt whose machine
-    crashed is made again `retries` times, under a new seed, before it counts as crashed."""
-    attempts: dict[int, Attempt] = {}
-    missing = list(range(len(tasks)))
-    for again in range(1 + retries):
-        walks = [((seed, tasks[i].id, again), attempt(tasks[i], dialogue=dialogue)) for i in missing]
-        attempts |= dict(zip(missing, drive(walks, policy, sampling, width=width), strict=True))
-        done = [i for i in missing if again == retries or attempts[i].ending != "crashed"]
-        for i in done:
-            if record is not None:
-                record(tasks[i], attempts[i])
-        missing = [i for i in missing if i not in done]
-    return [attempts[i] for i in range(len(tasks))]
+Row = dict[str, Any]
+Images = dict[str, bytes]
+"""PNG bytes by content hash (SHA-256, hex)."""
 
 
-def play(task: LiveTask, dialogue: Dialogue, expert: Callable[[], tuple[str, Action]]) -> Attempt:
-    """An attempt by a script that sees more than the screen, such as the task's own expert: (thought, action)."""
-    going = attempt(task, dialogue=dialogue)
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One attempt to make. trial: which repetition of the task, from 0. tries: how often a machine has failed on it."""
+
+    task: str
+    trial: int = 0
+    tries: int = 0
+
+
+@dataclass
+class Bench:
+    """What one worker works with. policy None: each task's own expert acts. width: attempts under way at once."""
+
+    site: Site
+    dialogue: Dialogue
+    policy: Policy | None
+    sampling: Sampling = GREEDY
+    seed: int = 0
+    width: int = 1
+    patience: Patience = field(default_factory=Patience)
+
+
+Done = Callable[[Job, Row, Images], None]
+Beat = Callable[[], None]
+
+
+def work(bench: Bench, jobs: Iterator[Job], done: Done, beat: Beat = lambda: None) -> None:
+    """Make attempts until `jobs` has none left and none is under way. beat: called at every sign of life.
+
+    An iterator that said "no more" is asked again while attempts are under way: a failed one may have come back.
+    """
+
+    def finished(job: Job, made: Attempt) -> None:
+        done(job, attempt_row(made, trial=job.trial, tries=job.tries), images_of(made))
+
+    def walk(job: Job) -> Generator[Prompt, Completion, None]:
+        task = bench.site.task(job.task)
+        finished(job, (yield from attempt(task, dialogue=bench.dialogue, patience=bench.patience)))
+
+    def keyed(job: Job) -> tuple[Key, Asking[None]]:
+        return (bench.seed, job.task, job.trial, job.tries), walk(job)
+
+    if bench.policy is not None:
+        drive(map(keyed, jobs), _Beating(bench.policy, beat), bench.sampling, width=bench.width)
+        return
+    for job in jobs:
+        finished(job, play(bench.site.task(job.task), bench.dialogue, bench.patience, beat))
+
+
+def play(task: LiveTask, dialogue: Dialogue, patience: Patience | None = None, beat: Beat = lambda: None) -> Attempt:
+    """An attempt by the task's own expert, which sees more than the screen. Raises SetupError where there is none."""
+    if not isinstance(task, Demonstrable):
+        raise SetupError(f"{task.id} has no expert; give --model, --server or --agent random")
+    going = attempt(task, dialogue=dialogue, patience=patience)
     try:
         prompt = next(going)
         while True:
-            text = dialogue.say(*expert(), prompt.screen.screenshot)
-            prompt = going.send(Completion(text))
+            beat()
+            try:
+                text = dialogue.say(*task.expert(), prompt.screen.screenshot)
+            except EnvCrashed as crash:
+                prompt = going.throw(crash)
+            else:
+                prompt = going.send(Completion(text))
     except StopIteration as stop:
         result: Attempt = stop.value
         return result
 
 
-def live_score(attempts: Sequence[Attempt], groups: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """{success, interval (Wilson), n, unscored, endings, by_group}. groups[i]: names attempt i also counts under."""
-    result = _success(attempts)
-    members: dict[str, list[Attempt]] = defaultdict(list)
-    endings: dict[str, int] = defaultdict(int)
-    for one, names in zip(attempts, groups, strict=True):
-        endings[one.ending] += 1
-        for name in names:
-            members[name].append(one)
-    return result | {
-        "endings": dict(endings),
-        "crashes": sorted({one.reason for one in attempts if one.ending == "crashed"}),
-        "by_group": {name: _success(rows) for name, rows in sorted(members.items())},
-    }
+class _Beating:
+    """A policy that gives a sign of life before and after every batch."""
+
+    def __init__(self, policy: Policy, beat: Beat):
+        self._policy, self._beat = policy, beat
+
+    @property
+    def name(self) -> str:
+        return self._policy.name
+
+    @property
+    def vision(self) -> Vision:
+        return self._policy.vision
+
+    def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        self._beat()
+        answers = self._policy.complete(requests, sampling)
+        self._beat()
+        return answers
 
 
-def _success(attempts: Sequence[Attempt]) -> dict[str, Any]:
-    scored = [one for one in attempts if one.success is not None]
-    right, n = sum(bool(one.success) for one in scored), len(scored)
-    return {
-        "success": right / n if n else None,
-        "interval": wilson(right, n),
-        "n": n,
-        "unscored": len(attempts) - n,
-    }
+class Board:
+    """Jobs still to do. An attempt whose machine failed goes back on it, at most `retries` times, then it is recorded
+    as unscored with its cause. An iterator: "no more" may change while jobs are out."""
+
+    def __init__(self, jobs: Sequence[Job], retries: int, record: Callable[[Row, Images], None]):
+        self._waiting, self._out = deque(jobs), set[Job]()
+        self._retries, self._record = retries, record
+
+    def __iter__(self) -> Iterator[Job]:
+        return self
+
+    def __next__(self) -> Job:
+        if not self._waiting:
+            raise StopIteration
+        job = self._waiting.popleft()
+        self._out.add(job)
+        return job
+
+    @property
+    def over(self) -> bool:
+        return not self._waiting and not self._out
+
+    def done(self, job: Job, row: Row, images: Images) -> None:
+        """Every job is answered for once: what comes for a job that is not out is dropped."""
+        if job not in self._out:
+            return
+        self._out.remove(job)
+        if row["ending"] == "crashed" and job.tries < self._retries:
+            self._waiting.append(replace(job, tries=job.tries + 1))
+        else:
+            self._record(row, images)
+
+    def lost(self, job: Job, reason: str) -> None:
+        """The worker that had this job is gone."""
+        self.done(job, attempt_row(Attempt(job.task, "", "crashed", None, (), reason), **_numbers(job)), {})
 
 
-def attempt_row(one: Attempt, **more: Any) -> dict[str, Any]:
-    """One line of rollouts.jsonl for a live attempt; screenshots by content hash."""
+def _numbers(job: Job) -> dict[str, int]:
+    return {"trial": job.trial, "tries": job.tries}
+
+
+# ------------------------------------------------------------------------------------------------------- the journal
+
+
+def attempt_row(one: Attempt, **more: Any) -> Row:
+    """One line of rollouts.jsonl for a live attempt; screenshots by content hash, their files are in images/."""
     return {
         "task": one.task,
         "goal": one.goal,
@@ -106,3 +183,92 @@ def attempt_row(one: Attempt, **more: Any) -> dict[str, Any]:
             for turn in one.turns
         ],
     }
+
+
+def images_of(one: Attempt) -> Images:
+    return {turn.screenshot.digest: turn.screenshot.encoded() for turn in one.turns}
+
+
+def keep_images(folder: Path, images: Images) -> None:
+    """Each image once, as folder/HASH.png, whole or not at all."""
+    folder.mkdir(exist_ok=True)
+    for digest, data in images.items():
+        path = folder / f"{digest}.png"
+        if not path.exists():
+            partial = path.with_suffix(".part")
+            partial.write_bytes(data)
+            os.replace(partial, path)
+
+
+def scored_rows(folder: Path) -> list[Row]:
+    """What an interrupted run has scored already. A last line that was cut off by the end of the process is removed from
+    the file, and so are attempts without a score: they are to be made again."""
+    path = folder / "rollouts.jsonl"
+    if not path.exists():
+        return []
+    whole = path.read_bytes()
+    if not whole.endswith(b"\n"):
+        os.truncate(path, whole.rfind(b"\n") + 1)
+    drop_rollouts(folder, lambda row: row.get("success") is None)
+    return [*read_rollouts(folder)]
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """No second process may write this run at the same time. The lock goes with the process, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SetupError(
+                f"{folder} is being written by another process; wait for it or give another --out"
+            ) from None
+        yield
+
+
+# --------------------------------------------------------------------------------------------------------- the score
+
+
+def live_score(rows: Sequence[Mapping[str, Any]], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """{success, interval, n, unscored, endings, crashes, unscored_attempts, flips, by_group} of the lines of a journal.
+
+    interval: 95 %, Wilson's with one attempt per task, else bootstrapped over whole tasks. groups: task -> names under
+    which it also counts. flips: among tasks with two or more scored trials, those whose trials disagree.
+    """
+    members: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    endings: dict[str, int] = defaultdict(int)
+    for row in rows:
+        endings[row["ending"]] += 1
+        for name in groups.get(row["task"], ()):
+            members[name].append(row)
+    lost = [row for row in rows if row["success"] is None]
+    return _success(rows) | {
+        "endings": dict(sorted(endings.items())),
+        "crashes": sorted({row["reason"] for row in lost}),
+        "unscored_attempts": [{key: row[key] for key in ("task", "trial", "reason")} for row in lost],
+        "flips": _flips(rows),
+        "by_group": {name: _success(group) for name, group in sorted(members.items())},
+    }
+
+
+def _success(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    scored = [(row["task"], float(row["success"])) for row in rows if row["success"] is not None]
+    right, n = sum(value for _, value in scored), len(scored)
+    repeated = len({task for task, _ in scored}) < n
+    return {
+        "success": right / n if n else None,
+        "interval": clustered(scored) if repeated else wilson(round(right), n),
+        "n": n,
+        "unscored": len(rows) - n,
+    }
+
+
+def _flips(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    outcomes: dict[str, list[bool]] = defaultdict(list)
+    for row in rows:
+        if row["success"] is not None:
+            outcomes[row["task"]].append(row["success"])
+    repeated = {task: trials for task, trials in outcomes.items() if len(trials) > 1}
+    flipped = sorted(task for task, trials in repeated.items() if len(set(trials)) > 1)
+    return {"rate": len(flipped) / len(repeated) if repeated else None, "tasks": len(repeated), "flipped": flipped}
