@@ -18,6 +18,7 @@ from launch import evaluate, explain, live, parts, show
 from launch.data import data_app, import_app
 from launch.evaluate import DataArg, Json, Limit, Out, RulesOption, Screen, SkipBad, Swipes
 from launch.rejudge import rejudge
+from launch.report.command import report
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -37,6 +38,7 @@ app.add_typer(data_app, name="data")
 for command in live.COMMANDS:
     evaluate.app.command()(command)
 app.command()(rejudge)
+app.command()(report)
 app.command("explain")(explain.explain_)
 app.command()(explain.replay)
 app.command()(explain.whatif)

@@ -55,6 +55,7 @@ PACKAGES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("AndroidWorld", ("android_world",), ANDROID_WORLD),
     ("MiniWoB++", ("miniwob", "gymnasium", "selenium"), "pip install 'guiderail[web]'"),
     ("served models", ("openai",), "pip install 'guiderail[served]'"),
+    ("reports", ("jinja2", "matplotlib"), "pip install 'guiderail[report]'"),
     ("vLLM", ("vllm",), "pip install vllm, best in an environment of its own; then serve the model and use its URL"),
     ("many hosts", ("ray",), "pip install 'guiderail[ray]'"),
 )

@@ -1,0 +1,1 @@
+"""guiderail report: run folders as static pages that open from disk."""

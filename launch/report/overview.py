@@ -1,0 +1,194 @@
+"""What the overview says in numbers and words: headlines, dropped groups, patches, time and tokens by stage."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from launch.report.entries import Entry
+from launch.report.runs import Curves, Run
+from rl.metrics import METRICS
+from rl.statistics import clustered, wilson
+
+HEADLINES = {
+    "sop": ("PG", "TSR", "Score"),
+    "offline": ("TM", "GR", "SR"),
+    "pocket": ("success",),
+    "screenspot": ("accuracy",),
+}
+REASONS = ("all right", "all wrong", "alike")
+
+
+def headline(run: Run, entries: list[Entry]) -> list[dict[str, Any]]:
+    """[{name, value, low, high, words}]: rates with their 95 % intervals. While an evaluation runs, what can be said of the
+    episodes done so far; for training, how the last generation did."""
+    metrics = run.metrics or {}
+    if run.kind == "gate":
+        return _gate(metrics)
+    if run.kind == "rejudge":
+        rows = metrics.get("profiles", metrics)
+        return [
+            _rate(f"{key} · {name}", row[key], row["intervals"][key], key)
+            for name, row in rows.items()
+            for key in ("Score", "SR")
+            if isinstance(row, Mapping) and isinstance(row.get(key), int | float)
+        ]
+    if run.kind == "train":
+        return _latest(entries)
+    rows = []
+    for key in HEADLINES.get(run.kind, ()):
+        if isinstance(metrics.get(key), int | float):
+            interval = metrics["intervals"][key] if "intervals" in metrics else metrics["interval"]
+            rows.append(_rate(key, metrics[key], interval, key))
+    return rows or _so_far(run.kind, entries)
+
+
+def _rate(name: str, value: float, interval: Sequence[float], key: str = "") -> dict[str, Any]:
+    return {
+        "name": name,
+        "value": float(value),
+        "low": float(interval[0]),
+        "high": float(interval[1]),
+        "words": METRICS.get(key, ""),
+    }
+
+
+def _gate(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    oracle = metrics.get("oracle", {})
+    n, exact = int(oracle.get("steps", 0)), int(oracle.get("exact", 0))
+    rows = [_rate("expert against itself", exact / n, wilson(exact, n))] if n else []
+    return rows + [
+        {"name": f"probe: {name}", "value": row["PG"], "low": row["PG"], "high": row["PG"], "words": "PG of this probe"}
+        for name, row in metrics.get("probes", {}).items()
+    ]
+
+
+def _latest(entries: list[Entry]) -> list[dict[str, Any]]:
+    """Of the last generation: exact turns, rollouts right at every step, over whole groups."""
+    last = max((entry["generation"] for entry in entries if entry["generation"] is not None), default=None)
+    recent = [entry for entry in entries if entry["generation"] == last] if last is not None else []
+    turns = [(e["key"], float(t["outcome"] == "e")) for e in recent for r in e["rollouts"] for t in r["turns"]]
+    whole = [
+        (e["key"], float(all(t["outcome"] == "e" for t in r["turns"])))
+        for e in recent
+        for r in e["rollouts"]
+        if r["turns"]
+    ]
+    return (
+        [
+            _mean(f"exact turns, generation {last}", turns, "rollout/exact"),
+            _mean(f"finished unpatched, generation {last}", whole, "rollout/finished"),
+        ]
+        if turns and whole
+        else []
+    )
+
+
+def _so_far(kind: str, entries: list[Entry]) -> list[dict[str, Any]]:
+    if kind in ("sop", "offline", "screenspot"):
+        turns = [(e["key"], float(t["outcome"] == "e")) for e in entries for r in e["rollouts"] for t in r["turns"]]
+        return [_mean("exact turns so far", turns, "rollout/exact")] if turns else []
+    scored = [r["success"] for e in entries for r in e["rollouts"] if r["success"] is not None]
+    return (
+        [_rate("success so far", fmean(map(bool, scored)), wilson(sum(scored), len(scored)), "success")]
+        if scored
+        else []
+    )
+
+
+def _mean(name: str, values: Sequence[tuple[str, float]], key: str) -> dict[str, Any]:
+    return _rate(name, fmean(value for _, value in values), clustered(values, resamples=500), key)
+
+
+def groups(entries: list[Entry]) -> dict[str, Any] | None:
+    """{n, kept, shares, words, generations: [{generation, n, kept, all right, all wrong, alike}]}; None without groups."""
+    signals = [(entry["generation"], entry["signal"]) for entry in entries if entry["signal"] is not None]
+    if not signals:
+        return None
+    counts = Counter(signal for _, signal in signals)
+    n = len(signals)
+    dropped = n - counts["kept"]
+    parts = [f"{100 * counts[reason] / n:.0f} % {reason}" for reason in REASONS if counts[reason]]
+    words = f"{100 * dropped / n:.0f} % of {n} groups carry no signal" + (f": {', '.join(parts)}" if parts else "")
+    by_generation: dict[int, Counter[str]] = {}
+    for generation, signal in signals:
+        by_generation.setdefault(int(generation or 0), Counter())[signal] += 1
+    rows = [
+        {"generation": g, "n": sum(c.values()), **{name: c[name] for name in ("kept", *REASONS)}}
+        for g, c in sorted(by_generation.items())
+    ]
+    return {"n": n, "kept": counts["kept"], "words": words, "generations": rows, "counts": dict(counts)}
+
+
+def patches(entries: list[Entry]) -> list[dict[str, Any]]:
+    """[{strategy, n, share, goes_on}]: turns repaired, as a share of all turns, and how often the next turn agreed."""
+    counts: Counter[str] = Counter()
+    after: dict[str, list[bool]] = {}
+    turns_total = 0
+    for entry in entries:
+        for rollout in entry["rollouts"]:
+            turns = rollout["turns"]
+            turns_total += len(turns)
+            for turn, following in zip(turns, [*turns[1:], None], strict=True):
+                if "repair" in turn:
+                    counts[turn["repair"]["strategy"]] += 1
+                    if following is not None:
+                        after.setdefault(turn["repair"]["strategy"], []).append(following["outcome"] == "e")
+    return [
+        {
+            "strategy": name,
+            "n": n,
+            "share": n / max(1, turns_total),
+            "goes_on": fmean(after[name]) if after.get(name) else None,
+        }
+        for name, n in counts.most_common()
+    ]
+
+
+def stages(run: Run, entries: list[Entry], curves: Curves) -> list[dict[str, Any]]:
+    """[{stage, seconds, tokens, turns}], as far as the run recorded it."""
+    turns = sum(len(rollout["turns"]) for entry in entries for rollout in entry["rollouts"])
+    tokens = sum(turn["tokens"] for entry in entries for rollout in entry["rollouts"] for turn in rollout["turns"])
+    if run.kind != "train":
+        return [{"stage": "answering", "seconds": None, "tokens": tokens or None, "turns": turns}] if turns else []
+    speeds, counts = dict(curves.get("rollout/turns_per_second", [])), dict(curves.get("rollout/turns", []))
+    sampling = sum(counts[step] / speed for step, speed in speeds.items() if speed > 0 and step in counts)
+    updating = sum(value for _, value in curves.get("step_time", []))
+    total = (run.metrics or {}).get("seconds")
+    rows = []
+    if sampling:
+        rows.append({"stage": "sampling rollouts", "seconds": sampling, "tokens": tokens, "turns": turns})
+    if updating:
+        trained = sum(value for _, value in curves.get("update/tokens", []))
+        samples = sum(value for _, value in curves.get("update/samples", []))
+        rows.append(
+            {"stage": "updating weights", "seconds": max(0.0, updating - sampling), "tokens": trained, "turns": samples}
+        )
+    if total is not None:
+        seen = curves.get("num_tokens", [])
+        rest = float(total) - updating
+        read = seen[-1][1] if seen and not updating else None
+        rows.append({"stage": "loading, saving, the rest" if updating else "training", "seconds": rest, "tokens": read})
+        rows.append({"stage": "in all", "seconds": float(total), "tokens": None, "turns": None})
+    return [{"turns": None} | row for row in rows]
+
+
+def by_template(entries: list[Entry]) -> list[dict[str, Any]]:
+    """[{name, value, low, high, n}]: whole walks right (live: tasks done), by template, the weakest first."""
+    outcomes: dict[str, list[bool]] = {}
+    for entry in entries:
+        for rollout in entry["rollouts"]:
+            if entry["live"]:
+                if rollout["success"] is None:
+                    continue
+                right = bool(rollout["success"])
+            else:
+                right = rollout["ended"] == "finished" and all(t["outcome"] == "e" for t in rollout["turns"])
+            outcomes.setdefault(entry["template"], []).append(right)
+    rows = [
+        _rate(name, fmean(values), wilson(sum(values), len(values))) | {"n": len(values)}
+        for name, values in outcomes.items()
+    ]
+    return sorted(rows, key=lambda row: (row["value"], row["name"]))

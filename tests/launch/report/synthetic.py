@@ -1,0 +1,96 @@
+"""Runs made without a model, through the real loops: an agent that follows the recording and errs now and then."""
+
+import random
+from pathlib import Path
+
+from agent.dialects import BRIEF
+from agent.dialogue import Dialogue, transform
+from agent.policy import GREEDY, Request, Sampling, ScriptedPolicy
+from agent.scripted import ORIGINAL_SIZE, random_action
+from agent.types import Click, Episode, Point
+from envs.episodes import load_episodes
+from envs.match import GUIDERAIL
+from envs.replay import walk
+from patch.base import build
+from rl.collect import Collector, Group, episode_units
+from rl.credit import CreditRules
+from rl.evaluate import evaluate_sop
+from rl.runlog import RunLog, rollout_row
+
+DIALOGUE = Dialogue(ORIGINAL_SIZE, BRIEF, 1)
+
+
+def fallible(episodes: tuple[Episode, ...], errs: float, thought: str = "as I see it") -> ScriptedPolicy:
+    """Mostly the expert; else a click a little or far off, another action, or nothing that can be read."""
+    steps = {id(step.screenshot): step for episode in episodes for step in episode.steps}
+
+    def say(request: Request) -> str:
+        rng = random.Random(request.seed)
+        picture = request.prompt.screen
+        action = steps[id(picture.screenshot)].action
+        if rng.random() < errs:
+            kind = rng.random()
+            if kind < 0.15:
+                return "<think>let me see"
+            near = rng.gauss(0, 0.12) if isinstance(action, Click) else 0.0
+            off = rng.random() < 0.6
+            action = Click(Point(0.5, min(1.0, abs(action.point.y + near)))) if near and off else random_action(rng)
+            while not BRIEF.says(action):
+                action = random_action(rng)
+        return BRIEF.say(f"{thought} {rng.randrange(100)}", action, transform(picture))
+
+    return ScriptedPolicy(say, "fallible", ORIGINAL_SIZE)
+
+
+def details(data: Path, digest: str, **more: object) -> dict[str, object]:
+    return {"data": {"path": str(data), "digest": digest, "swipes": "finger", "notes": []}, **more}
+
+
+def sop_run(data: Path, out: Path, errs: float = 0.15, **more: object) -> Path:
+    loaded = load_episodes(data)
+    rules = {"name": "guiderail"}
+    log = RunLog(out, "sop", details(data, loaded.digest, model=f"errs {errs}", rules=rules, seed=0) | more)
+    lengths = {episode.id: len(episode.steps) for episode in loaded.episodes}
+    policy = fallible(loaded.episodes, errs)
+    result = evaluate_sop(
+        loaded.episodes,
+        policy,
+        DIALOGUE,
+        GUIDERAIL,
+        sampling=GREEDY,
+        seed=int(100 * errs),
+        record=lambda rollout: log.rollout(rollout_row(rollout, lengths[rollout.episode_id])),
+    )
+    log.finish(result)
+    return out
+
+
+def training_run(data: Path, out: Path, generations: int = 6, groups: int = 6, finish: bool = True) -> Path:
+    """Semi-online generations of an agent that errs less and less."""
+    loaded = load_episodes(data)
+    method = {"algorithm": "semi-online", "gamma": 0.5, "returns": "paper", "rules": "guiderail"}
+    log = RunLog(out, "train", details(data, loaded.digest, config={"method": method, "model": {"path": "scripted"}}))
+    lengths = {episode.id: len(episode.steps) for episode in loaded.episodes}
+    patch = build("thought-free", 1, BRIEF.integrate, None)
+
+    def record(group: Group) -> None:
+        for rollout, samples in zip(group.rollouts, group.samples, strict=True):
+            credit = [
+                {"reward": s.reward, "return": s.ret, "episode_advantage": s.advantage_episode}
+                | {"step_advantage": s.advantage_step, "advantage": s.advantage}
+                for s in samples
+            ]
+            where = {"generation": group.generation, "visit": group.visit, "unit": group.unit, "group": group.signal}
+            log.rollout(rollout_row(rollout, lengths[rollout.episode_id], credit, **where))
+
+    units = episode_units(
+        loaded.episodes,
+        lambda episode, i: walk(episode, dialogue=DIALOGUE, rules=GUIDERAIL, patch=patch, sample=i),
+    )
+    collector = Collector(units, groups, 8, Sampling(), CreditRules(), record=record, tries=2)
+    for generation in range(generations):
+        errs = 0.45 * (1 - generation / generations)
+        collector(fallible(loaded.episodes, errs), generation)
+    if finish:
+        log.finish({"seconds": 12.0, "updates": generations, "sampled_turns": collector.sampled_turns, "loss": 0.0})
+    return out
