@@ -57,9 +57,9 @@ class Node:
             return None
         return Box(left / WIDTH, top / HEIGHT, right / WIDTH, bottom / HEIGHT)
 
-    def has(self, name: str) -> bool:
-        """Whether it has this CSS class."""
-        return name in self.classes.split()
+    def has(self, *names: str) -> bool:
+        """Whether it has one of these CSS classes."""
+        return not {*names}.isdisjoint(self.classes.split())
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from agent.errors import SetupError
 
-DESKTOP = tuple(
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+DESKTOP = _names(
     """
 ascending-numbers bisect-angle book-flight book-flight-nodelay buy-ticket choose-date choose-date-easy choose-date-medium
 choose-date-nodelay choose-list circle-center click-button click-button-sequence click-checkboxes click-checkboxes-large
@@ -23,18 +28,20 @@ resize-textarea right-angle scroll-text scroll-text-2 search-engine sign-agreeme
 social-media social-media-all social-media-some stock-market terminal text-editor text-transform tic-tac-toe unicode-test
 use-autocomplete use-autocomplete-nodelay use-colorwheel use-colorwheel-2 use-slider use-slider-2 use-spinner
 visual-addition
-""".split()
+"""
 )
 """Every page but the three flight sites, which need a server and another screen size."""
 
 NOT_ON_ANDROID = frozenset(
-    """
+    _names(
+        """
 ascending-numbers book-flight-nodelay buy-ticket choose-date-nodelay click-collapsible-2-nodelay
 click-collapsible-nodelay click-menu click-pie-nodelay daily-calendar drag-circle drag-cube drag-items drag-items-grid
 drag-shapes drag-shapes-2 drag-single-shape drag-sort-numbers draw-circle draw-line find-greatest form-sequence
 form-sequence-2 form-sequence-3 generate-number hot-cold number-checkboxes odd-or-even order-food phone-book sign-agreement
 stock-market text-editor use-autocomplete-nodelay use-slider-2 use-spinner
-""".split()
+"""
+    )
 )
 ANDROID_WORLD = tuple(name for name in DESKTOP if name not in NOT_ON_ANDROID)
 """The 90 names that AndroidWorld's MiniWoB list shares with the package (it also has drag-item and simon-says)."""
