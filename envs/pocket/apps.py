@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from envs.pocket import aosp
 from envs.pocket.state import DECOYS, Dialog, Screen
 from envs.pocket.ui import DISMISS, NOTHING, Cell, Line, Op, Page
 
@@ -18,10 +19,16 @@ def view(phone: Phone) -> Page:
     """The page in front."""
     screen = phone.screen
     if screen is None:
-        cells = [Cell(a, ("launch", a), "icon", icon=ICONS.index(a)) for a in phone.state.apps]
+        cells = [Cell(a, ("launch", a), "icon", icon=_icon(a)) for a in phone.state.apps]
         lines = tuple(tuple(cells[k : k + 2]) for k in range(0, len(cells), 2))
         return Page("", lines, tall=True)
+    if phone.state.aosp:
+        return aosp.view(phone, screen)
     return _VIEWS.get((screen.app, screen.page), _nothing)(phone, screen)
+
+
+def _icon(app: str) -> int:
+    return ICONS.index(app) if app in ICONS else len(app) % len(ICONS)
 
 
 def perform(phone: Phone, op: Op) -> None:
@@ -310,6 +317,7 @@ _VIEWS: dict[tuple[str, str], Callable[[Phone, Screen], Page]] = {
 }
 
 _VERBS: dict[str, Callable[..., None]] = {
+    **aosp.VERBS,
     "settings.toggle": lambda phone, name: phone.switch(name, not phone.is_on(name)),
     "settings.update": _update,
     "settings.updated": _updated,

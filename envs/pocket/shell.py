@@ -8,13 +8,13 @@ import shlex
 from collections.abc import Callable
 
 from envs.device import encode_png
-from envs.pocket import toolbox
+from envs.pocket import aosp, toolbox
 from envs.pocket.draw import draw
 from envs.pocket.files import FileError
 from envs.pocket.phone import TAP_SLOP, Phone
 from envs.pocket.script import Result, Script, ScriptError
 from envs.pocket.toolbox import bytes_of, text_of
-from envs.pocket.tree import PACKAGE, component, window_xml
+from envs.pocket.tree import activity, component, window_xml
 
 DUMP = "/sdcard/window_dump.xml"
 KEYCODES = {3: "HOME", 4: "BACK", 24: "VOLUME_UP", 25: "VOLUME_DOWN", 66: "ENTER", 67: "DEL", 82: "MENU"}
@@ -107,11 +107,14 @@ def _am(phone: Phone, args: list[str]) -> Result:
         case ["start", *rest]:
             return _am_start(phone, rest)
         case ["force-stop", package]:
-            if phone.screen and component(phone.screen.app).startswith(f"{package}/"):
+            if activity(phone).startswith(f"{package}/"):
                 phone.state.stack = []
             return 0, ""
         case ["stack", "list"]:
             return 0, _stacks(phone)
+        case ["stack", "remove", _]:
+            phone.state.stack = []
+            return 0, ""
         case ["broadcast", *rest]:
             return _broadcast(phone, rest)
     return 1, "Error: unknown am command\n"
@@ -122,8 +125,9 @@ def _am_start(phone: Phone, args: list[str]) -> Result:
     if "android.intent.category.HOME" in args:
         phone.key("HOME")
         return 0, "Starting: Intent\n"
+    components = phone.state.aosp.components if phone.state.aosp else {}
     for app in phone.state.apps:
-        if wanted == component(app):
+        if wanted == components.get(app, component(app)):
             phone.open(app)
             return 0, f"Starting: Intent {{ cmp={wanted} }}\nStatus: ok\n"
     return 1, f"Error type 3\nError: Activity class {{{wanted}}} does not exist.\n"
@@ -139,6 +143,10 @@ def _broadcast(phone: Phone, args: list[str]) -> Result:
             phone.type(base64.b64decode(_option(args, "msg"), validate=True).decode("utf-8"))
         except (binascii.Error, UnicodeDecodeError):
             return 1, "Error: bad msg\n"
+    if phone.state.aosp and _option(args, "-a") == "clipper.set":
+        phone.state.aosp.clipboard = _option(args, "text")
+    if phone.state.aosp and _option(args, "-a") == "clipper.get":
+        return 0, f'Broadcast completed: result=-1, data="{phone.state.aosp.clipboard}"\n'
     return 0, "Broadcast completed: result=0\n"
 
 
@@ -147,7 +155,7 @@ def _option(args: list[str], flag: str) -> str:
 
 
 def _stacks(phone: Phone) -> str:
-    name = component(phone.screen.app) if phone.screen else f"{PACKAGE}.launcher/.Home"
+    name = activity(phone)
     return (
         "RootTask id=1 type=standard mode=fullscreen\n"
         f"  taskId=1: {name} bounds=[0,0][{phone.width},{phone.height}] userId=0 visible=true "
@@ -188,7 +196,7 @@ def _dumpsys(phone: Phone, args: list[str]) -> Result:
                 f"physicalFrame=[0, 0, {phone.width}, {phone.height}]\n"
             )
         case ["window"]:
-            name = component(phone.screen.app) if phone.screen else f"{PACKAGE}.launcher/.Home"
+            name = activity(phone)
             return 0, f"  mCurrentFocus=Window{{1 u0 {name}}}\n  mFocusedApp=ActivityRecord{{1 u0 {name} t1}}\n"
         case ["activity"]:
             return 0, f"ACTIVITY MANAGER\n{_stacks(phone)}"
@@ -228,10 +236,24 @@ def _wm(phone: Phone, args: list[str]) -> Result:
 def _pm(phone: Phone, args: list[str]) -> Result:
     match args:
         case ["list", "packages", *_]:
-            return 0, "".join(f"package:{PACKAGE}.{a.lower()}\n" for a in sorted(phone.state.apps))
+            components = phone.state.aosp.components if phone.state.aosp else {}
+            names = [components.get(a, component(a)).partition("/")[0] for a in sorted(phone.state.apps)]
+            return 0, "".join(f"package:{name}\n" for name in names)
+        case ["clear", package] if phone.state.aosp:
+            aosp.forget(phone, package)
+            return 0, "Success\n"
         case ["list", *_] | ["clear", _] | ["grant", *_]:
             return 0, "Success\n"
     return 1, "Error: unknown pm command\n"
+
+
+def _content(phone: Phone, args: list[str]) -> Result:
+    """The contacts provider; nothing else is provided here."""
+    if args[:1] != ["query"] or not _option(args, "--uri").startswith("content://contacts/phones"):
+        return 0, "No result found.\n"
+    rows = phone.state.aosp.contacts if phone.state.aosp else []
+    lines = [f"Row: {k} display_name={name}, number={number}\n" for k, (name, number) in enumerate(rows)]
+    return 0, "".join(lines) or "No result found.\n"
 
 
 def _getprop(phone: Phone, args: list[str]) -> Result:
@@ -263,10 +285,13 @@ _COMMANDS: dict[str, Callable[[Phone, list[str]], Result]] = {
     "dumpsys": _dumpsys,
     "uiautomator": _uiautomator,
     "screencap": _screencap,
+    "content": _content,
+    "restorecon": lambda phone, args: (0, ""),
+    "service": lambda phone, args: (0, "Result: Parcel(00000000 '....')\n"),
     "wm": _wm,
     "pm": _pm,
     "getprop": _getprop,
     "sleep": _sleep,
     "echo": lambda phone, args: (0, " ".join(args) + "\n"),
-    "whoami": lambda phone, args: (0, "shell\n"),
+    "whoami": lambda phone, args: (0, "root\n"),
 }

@@ -43,6 +43,17 @@ class Dialog:
 
 
 @dataclass
+class Aosp:
+    """What the apps of `envs.pocket.aosp` keep. components: the app names' own "package/activity"."""
+
+    components: dict[str, str]
+    contacts: list[tuple[str, str]] = field(default_factory=list)
+    stopwatch: bool = False
+    timer: str = ""
+    clipboard: str = ""
+
+
+@dataclass
 class State:
     """All a phone knows. Lists are in the order in which they are shown."""
 
@@ -78,6 +89,7 @@ class State:
     popups: dict[int, int] = field(default_factory=dict)
     epoch: float = field(default=1697384040.0, compare=False)  # when `clock` was 0: 2023-10-15 15:34 UTC
     files: Files = field(default_factory=Files, compare=False)
+    aosp: Aosp | None = None
 
 
 def new_state(seed: int, style: str = "easy", held_out: bool = False) -> State:

@@ -128,18 +128,26 @@ def touch(phone: Phone, args: list[str]) -> Result:
 
 
 def find(phone: Phone, args: list[str]) -> Result:
-    """PATH with -type f, -type d, -name PATTERN, of which -o between types allows both."""
+    """PATH with -type f, -type d, -name PATTERN, -mindepth N and -delete; -o between types allows both."""
     path = args[0] if args and not args[0].startswith("-") else "/"
     if not phone.files.is_folder(path) and path not in phone.files:
         return 1, f"find: {path}: No such file or directory\n"
     kinds = {args[k + 1] for k, a in enumerate(args[:-1]) if a == "-type"} or {"f", "d"}
     names = [args[k + 1] for k, a in enumerate(args[:-1]) if a == "-name"]
+    least = int(depth) if (depth := _after(args, "-mindepth")).isdecimal() else 0
     shown = []
     for place in phone.files.under(path):
         kind = "f" if place in phone.files else "d"
-        if kind in kinds and all(_like(posixpath.basename(place), n) for n in names):
+        deep = place[len(real(path).rstrip("/")) :].count("/")
+        if deep >= least and kind in kinds and all(_like(posixpath.basename(place), n) for n in names):
             shown.append(path.rstrip("/") + place[len(real(path).rstrip("/")) :] or "/")
+    if "-delete" in args:
+        return _each("find", shown, lambda one: phone.files.remove(one, recursive=True)) if shown else (0, "")
     return 0, "".join(f"{p}\n" for p in shown)
+
+
+def _after(args: list[str], flag: str) -> str:
+    return args[args.index(flag) + 1] if flag in args[:-1] else ""
 
 
 def _like(name: str, pattern: str) -> bool:

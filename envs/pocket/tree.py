@@ -27,6 +27,14 @@ def component(app: str) -> str:
     return f"{PACKAGE}.{app.lower()}/.Main"
 
 
+def activity(phone: Phone) -> str:
+    """What is in front, as "package/activity"."""
+    screen, aosp = phone.screen, phone.state.aosp
+    if screen is None:
+        return f"{PACKAGE}.launcher/.Home"
+    return aosp.components[screen.app] if aosp else component(screen.app)
+
+
 def elements(phone: Phone) -> list[Element]:
     """What is visible and reacts now, top to bottom."""
     scene = phone.scene()
@@ -41,7 +49,7 @@ def elements(phone: Phone) -> list[Element]:
 
 def window_xml(phone: Phone) -> str:
     """The hierarchy as `uiautomator dump` writes it, flat: one node per element, bounds in pixels."""
-    app = phone.screen.app.lower() if phone.screen else "launcher"
+    package = activity(phone).partition("/")[0]
     nodes = []
     for k, e in enumerate(elements(phone)):
         left, right = round(e.box.left * phone.width), round(e.box.right * phone.width)
@@ -58,11 +66,11 @@ def window_xml(phone: Phone) -> str:
         resource = f"{PACKAGE}:id/{e.kind}"
         nodes.append(
             f'<node index="{k}" text={quoteattr(e.text)} resource-id="{resource}" class="{CLASSES[e.kind]}" '
-            f'package="{PACKAGE}.{app}" content-desc="" {words} scrollable="false" long-clickable="false" '
+            f'package="{package}" content-desc={quoteattr(e.text if e.kind == "button" else "")} {words} scrollable="false" long-clickable="false" '
             f'password="false" selected="false" bounds="[{left},{top}][{right},{bottom}]" />'
         )
     frame = f'bounds="[0,0][{phone.width},{phone.height}]"'
-    root = f'<node index="0" text="" class="android.widget.FrameLayout" package="{PACKAGE}.{app}" {frame}>'
+    root = f'<node index="0" text="" class="android.widget.FrameLayout" package="{package}" {frame}>'
     return f"<?xml version='1.0' encoding='UTF-8' standalone='yes' ?><hierarchy rotation=\"0\">{root}{''.join(nodes)}</node></hierarchy>"
 
 
