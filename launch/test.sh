@@ -7,4 +7,4 @@ export OMP_NUM_THREADS=1
 ruff format --check .
 ruff check .
 mypy
-if [ "$#" -gt 0 ]; then pytest "$@"; else pytest -n 2 -m "not slow"; fi
+if [ "$#" -gt 0 ]; then pytest "$@"; else pytest -n 2; fi

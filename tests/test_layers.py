@@ -15,6 +15,7 @@ MAY_IMPORT = {
 }
 TORCH = {"torch", "transformers", "trl", "peft", "deepspeed", "accelerate", "tokenizers"}
 TORCH_FILES = {
+    "agent/encode.py",
     "agent/local.py",
     "agent/tiny.py",
     "rl/batch.py",
