@@ -59,12 +59,15 @@ class PhoneInHand:
         return elements(self.phone)
 
     def snapshot(self) -> object:
-        return self.phone.snapshot()
+        return self.phone.snapshot(), self.answers
 
     def restore(self, token: object) -> None:
-        if not isinstance(token, State):
-            raise TypeError("this token was not made by this device")
-        self.phone.restore(token)
+        match token:
+            case (State() as state, tuple(answers)):
+                self.phone.restore(state)
+                self._answers = list(answers)
+            case _:
+                raise TypeError("this token was not made by this device")
 
     def close(self) -> None:
         pass

@@ -1,0 +1,56 @@
+"""Every environment keeps the one contract."""
+
+import pytest
+
+from envs.pocket.hands import PhoneInHand
+from envs.pocket.live import PocketTasks
+from envs.pocket.phone import Phone
+from envs.pocket.state import new_state
+from tests.contracts import DeviceContract, TaskContract, WorldContract
+
+TEMPLATE_THAT_TYPES = "note"
+
+
+class TestPhoneInHand(DeviceContract):
+    @pytest.fixture
+    def device(self):
+        return PhoneInHand(Phone(new_state(3)))
+
+
+@pytest.fixture(scope="module")
+def pocket():
+    pytest.importorskip("android_env")
+    world = PocketTasks(60)
+    site = world.open(0)
+    yield world, site
+    site.close()
+
+
+def named(world, template):
+    return next(name for name, groups in world.listed() if f"template:{template}" in groups)
+
+
+class TestPocketBehindAndroidEnv(DeviceContract):
+    @pytest.fixture
+    def device(self, pocket):
+        world, site = pocket
+        task = site.task(named(world, "toggle"))
+        yield task.start()
+        task.close()
+
+
+class TestPocketTasks(TaskContract, WorldContract):
+    @pytest.fixture
+    def world(self):
+        pytest.importorskip("android_env")
+        return PocketTasks(4, seed=2, style="free")
+
+    @pytest.fixture
+    def task(self, pocket):
+        world, site = pocket
+        return site.task(named(world, "toggle"))
+
+    @pytest.fixture
+    def types(self, pocket):
+        world, site = pocket
+        return site.task(named(world, TEMPLATE_THAT_TYPES))
