@@ -19,6 +19,7 @@ from launch.data import data_app, import_app
 from launch.evaluate import DataArg, Json, Limit, Out, RulesOption, Screen, SkipBad, Swipes
 from launch.rejudge import rejudge
 from launch.report.command import report
+from launch.submission.cli import app as submit_app
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -35,6 +36,7 @@ app.add_typer(init_app, name="init")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(import_app, name="import")
 app.add_typer(data_app, name="data")
+app.add_typer(submit_app, name="submit")
 for command in live.COMMANDS:
     evaluate.app.command()(command)
 app.command()(rejudge)

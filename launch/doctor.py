@@ -56,6 +56,7 @@ PACKAGES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("MiniWoB++", ("miniwob", "gymnasium", "selenium"), "pip install 'guiderail[web]'"),
     ("served models", ("openai",), "pip install 'guiderail[served]'"),
     ("reports", ("jinja2", "matplotlib"), "pip install 'guiderail[report]'"),
+    ("submissions", ("cryptography", "jinja2"), "pip install 'guiderail[submit]'"),
     ("vLLM", ("vllm",), "pip install vllm, best in an environment of its own; then serve the model and use its URL"),
     ("many hosts", ("ray",), "pip install 'guiderail[ray]'"),
 )

@@ -237,8 +237,8 @@ def _effects(result: Mapping[str, Any]) -> Table:
             cells = (show.percent(row["first"]), show.percent(row["second"]), row["words"], str(row["forks"]))
             table.add_row(name, *cells)
     if "budget" in result and result["budget"]["suggested"] is not None:
-        reached = ", ".join(f"{b}: {100 * share:.0f} %" for b, share in enumerate(result["budget"]["coverage"]))
-        table.caption = f"reached with so many repairs: {reached}; suggested budget {result['budget']['suggested']}"
+        shares = ", ".join(f"{b}: {100 * share:.0f} %" for b, share in enumerate(result["budget"]["matched"]))
+        table.caption = f"matched with so many repairs: {shares}; suggested budget {result['budget']['suggested']}"
     return table
 
 

@@ -158,15 +158,17 @@ def _effect(pairs: Sequence[tuple[Outcome, Outcome]]) -> dict[str, Any]:
 
 
 def budget(outcomes: Sequence[Outcome | None]) -> dict[str, Any]:
-    """From walks repaired without limit: coverage[b], the mean share of a recording reached with b repairs (walks whose
-    fork is their first mismatch), and the smallest budget after which one more repair adds less than 5 points."""
+    """From walks repaired without limit: matched[b], the mean share of a recording that the policy matches itself when b
+    repairs are allowed (walks whose fork is their first mismatch; a repaired step is not matched), and the smallest budget
+    after which one more repair adds less than 5 points."""
     walks = [o for o in outcomes if o is not None and all(turn.repair is None for turn in o.fork.turns)]
     if not walks:
-        return {"coverage": [], "suggested": None}
+        return {"matched": [], "suggested": None}
     most = max(len(o.stops) for o in walks)
-    coverage = [
-        fmean(o.stops[min(b, len(o.stops) - 1)] / len(o.fork.episode.steps) for o in walks) for b in range(most)
-    ]
-    gains = [after - before for before, after in pairwise(coverage)]
-    suggested = next((b for b, gain in enumerate(gains) if gain < ENOUGH), len(gains))
-    return {"coverage": coverage, "suggested": suggested, "enough": ENOUGH, "walks": len(walks)}
+    matched = [fmean(_share(o, min(b, len(o.stops) - 1)) for o in walks) for b in range(most)]
+    suggested = next((b for b, (now, more) in enumerate(pairwise(matched)) if more - now < ENOUGH), most - 1)
+    return {"matched": matched, "suggested": suggested, "enough": ENOUGH, "walks": len(walks)}
+
+
+def _share(outcome: Outcome, repairs: int) -> float:
+    return (outcome.stops[repairs] - repairs) / len(outcome.fork.episode.steps)

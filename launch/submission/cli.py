@@ -1,0 +1,176 @@
+"""guiderail submit ...: a result as a bundle that a stranger can verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from agent.errors import SetupError
+from launch import parts, show
+from launch.evaluate import Json
+from launch.submission import archive, scores
+from launch.submission.board import board as make_board
+from launch.submission.board import pages
+from launch.submission.build import build as make_bundle
+from launch.submission.compare import compare as compare_bundles
+from launch.submission.export import EXPORTS
+from launch.submission.export import export as export_files
+from launch.submission.lint import lint as findings
+from launch.submission.lint import world
+from launch.submission.schema import Declarations
+from launch.submission.verify import Checked, Problem
+from launch.submission.verify import verify as check
+from rl.config import nearest
+
+app = typer.Typer(no_args_is_help=True, help="Bundle a result so that anybody can verify it; export and compare.")
+
+Bundle = Annotated[Path, typer.Argument(help="a bundle made by submit build")]
+
+
+@app.command()
+def build(
+    run: Annotated[Path, typer.Argument(help="run folder of guiderail evaluate")],
+    out: Annotated[Path, typer.Option(help="bundle to write, a .zip")],
+    name: Annotated[str | None, typer.Option(help="what the agent is called; default: its model")] = None,
+    sign: Annotated[Path | None, typer.Option(help="Ed25519 private key (PEM) to sign with")] = None,
+    human_help: Annotated[bool | None, typer.Option("--human-help/--no-human-help")] = None,
+    trained_on_test: Annotated[bool | None, typer.Option("--trained-on-test/--not-trained-on-test")] = None,
+    best_of: Annotated[int, typer.Option(min=1, help="attempts behind each counted one")] = 1,
+    link: Annotated[str, typer.Option(help="where bundle or model can be found")] = "",
+    notes: Annotated[str, typer.Option()] = "",
+    as_json: Json = False,
+) -> None:
+    """Bundle a finished evaluation: rows, screenshots, provenance, hashes; secrets and paths of this machine taken out."""
+    declared = Declarations(
+        human_help=human_help, trained_on_test=trained_on_test, best_of=best_of, link=link, notes=notes
+    )
+    members = make_bundle(run, declared, name, sign)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    archive.write(out, members)
+    _show(_checked(out), as_json, f"{out}, {out.stat().st_size} bytes")
+
+
+@app.command()
+def verify(
+    bundle: Bundle,
+    key: Annotated[str | None, typer.Option(help="public key, hex, that must have signed it")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a bundle with nothing but itself: schema, hashes, completeness, seeds, budgets, every number from its rows."""
+    checked = check(bundle)
+    if key is not None and checked.signed_by != key:
+        said = "not signed" if checked.signed_by is None else f"signed by {checked.signed_by}"
+        checked.problems.append(Problem(archive.SIGNATURE, f"{said}, expected {key[:80]}"))
+    _show(checked, as_json, str(bundle))
+    if checked.problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def lint(
+    bundle: Bundle,
+    train: Annotated[str | None, typer.Option(help="recordings that were trained on, to look for overlap")] = None,
+    as_json: Json = False,
+) -> None:
+    """What an honest reader would ask: subset, budget, best-of-n, self-judging, single trial, overlap with training."""
+    found = findings(_checked(bundle), _screens_of(train) if train else frozenset())
+    table = Table("lint", title=str(bundle), title_justify="left", show_header=False)
+    for line in found or ["nothing to remark"]:
+        table.add_row(line)
+    show.result({"findings": found}, as_json, table)
+
+
+@app.command()
+def export(
+    bundle: Bundle,
+    to: Annotated[str, typer.Option(help=f"one of {', '.join(EXPORTS)}")],
+    out: Annotated[Path, typer.Option(help="folder to write to")],
+    as_json: Json = False,
+) -> None:
+    """The files a public board asks for, and the text to paste."""
+    if to not in EXPORTS:
+        raise SetupError(f"--to {to!r}{nearest(to, EXPORTS)}")
+    files = export_files(_checked(bundle), to)
+    _write(out, files)
+    table = Table("written", show_header=False)
+    for name in files:
+        table.add_row(str(out / name))
+    show.result({"files": [str(out / name) for name in files]}, as_json, table)
+
+
+@app.command()
+def compare(first: Bundle, second: Bundle, as_json: Json = False) -> None:
+    """Two bundles, paired on tasks and trials both attempted; flips, and "not distinguishable" where that is so."""
+    result = compare_bundles(_checked(first), _checked(second))
+    table = Table("", str(first), str(second), "first against second", title_justify="left")
+    rates = (show.percent(result["first"]), show.percent(result["second"]))
+    table.add_row(f"{result['metric']} %", *rates, result["words"])
+    show.result(result, as_json, table)
+
+
+@app.command()
+def board(
+    folder: Annotated[Path, typer.Argument(help="folder with bundles (*.zip)")],
+    out: Annotated[Path, typer.Option(help="folder to write: index.html, README.md, board.json")],
+    as_json: Json = False,
+) -> None:
+    """A leaderboard page; bundles that do not verify are named, not ranked; published rows stand apart."""
+    if not folder.is_dir():
+        raise SetupError(f"{folder} is no folder; give one with bundles made by guiderail submit build")
+    content = make_board(folder)
+    _write(out, pages(content))
+    table = Table("", "agent", "%", "interval", title=str(out / "index.html"), title_justify="left")
+    for name, rows in content["worlds"].items():
+        for row in rows:
+            table.add_row(name, row["name"], row["value"], row["interval"])
+    for row in content["refused"]:
+        table.add_row("refused", row["file"], "", row["why"])
+    show.result(content, as_json, table)
+
+
+def _write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _checked(bundle: Path) -> Checked:
+    checked = check(bundle)
+    if checked.problems:
+        first = checked.problems[0]
+        raise SetupError(
+            f"{bundle} does not verify: {first.place}: {first.what}; see: guiderail submit verify {bundle}"
+        )
+    return checked
+
+
+def _screens_of(data: str) -> frozenset[str]:
+    episodes = parts.dataset(data, None, "detect", True, None).episodes
+    return frozenset(step.screenshot.digest for episode in episodes for step in episode.steps)
+
+
+def _show(checked: Checked, as_json: bool, title: str) -> None:
+    manifest = checked.manifest
+    result: dict[str, Any] = {
+        "ok": not checked.problems,
+        "root": checked.root,
+        "signed_by": checked.signed_by,
+        "attempts": len(checked.attempts),
+        "screenshots": len(checked.screenshots),
+        "problems": [{"place": p.place, "what": p.what} for p in checked.problems],
+        "scores": manifest.scores if manifest else None,
+    }
+    table = Table("", "", title=title, title_justify="left", show_header=False)
+    table.add_row("root", checked.root)
+    table.add_row("signed by", checked.signed_by or "nobody")
+    if manifest is not None:
+        name = scores.headline(manifest.kind)
+        rate = show.percent(manifest.scores.get(name), manifest.scores.get("interval"))
+        table.add_row(f"{manifest.name}, {world(manifest)}", f"{name} {rate} %, {len(checked.attempts)} attempts")
+    for problem in checked.problems:
+        table.add_row(problem.place, problem.what)
+    table.add_row("verified", "yes" if not checked.problems else f"NO: {len(checked.problems)} problems")
+    show.result(result, as_json, table)
