@@ -33,6 +33,7 @@ from envs.adb import DUMP, adb_commands, read_window
 from envs.android_world_results import episode_json, read_episodes, write_episode
 from envs.device import Element, encode_png
 from envs.emulator import EmulatorSpec, Lease, lease
+from envs.pocket.aosp_expert import WAYS, Expert
 
 INSTALL = (
     "git clone https://github.com/google-research/android_world && cd android_world "
@@ -255,7 +256,7 @@ def emulator_env(held: Lease, setup: bool = False) -> Any:
 class AndroidWorldTasks:
     """`envs.attempts.World` over an AndroidWorld suite. emulator None: on pocket phones.
 
-    names None: the whole family. Task names are NAME_INSTANCE as in AndroidWorld's checkpoints.
+    names None: on an emulator the whole family, on pocket phones the tasks they can hold. Task names are NAME_INSTANCE as in AndroidWorld's checkpoints.
     """
 
     names: tuple[str, ...] | None = None
@@ -267,7 +268,8 @@ class AndroidWorldTasks:
 
     def suite(self) -> dict[str, Any]:
         """NAME_INSTANCE -> AndroidWorld's TaskEval."""
-        made = make_suite(self.names, seed=self.seed, combinations=self.combinations, family=self.family)
+        names = self.names or (tuple(WAYS) if self.emulator is None else None)
+        made = make_suite(names, seed=self.seed, combinations=self.combinations, family=self.family)
         return {f"{name}_{k}": one for name, instances in made.items() for k, one in enumerate(instances)}
 
     def listed(self) -> Sequence[tuple[str, tuple[str, ...]]]:
@@ -321,7 +323,8 @@ class LiveWorldTask:
         self.id, self.goal = name, str(task.goal)
         self.max_steps = int(module("suite_utils")._allocate_step_budget(task.complexity))
         self.score: float | None = None
-        self._task, self._site = task, site
+        self._task, self._site, self._name = task, site, name.rpartition("_")[0]
+        self._expert: Expert | None = None
         self._device: WorldDevice | None = None
 
     def start(self) -> WorldDevice:
@@ -343,7 +346,15 @@ class LiveWorldTask:
             self.score = float(self._task.is_successful(self._site.env()))
         return self.score >= 1.0
 
+    def expert(self) -> tuple[str, Action]:
+        """What to do next on a pocket phone. Raises SetupError elsewhere, and for tasks that have no way there."""
+        if self._site.world.emulator is not None or self._device is None or self._name not in WAYS:
+            raise SetupError(f"no expert for {self._name} here; on pocket phones there is one for: {', '.join(WAYS)}")
+        self._expert = self._expert or Expert(self._name, self._task.params)
+        return "", self._expert.act(self._device.elements())
+
     def close(self) -> None:
+        self._expert = None
         if self._device is None:
             return
         self._device = None

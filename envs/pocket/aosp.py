@@ -103,7 +103,8 @@ def _browse(phone: Phone, screen: Screen) -> Page:
     if screen.fields.get("sort") == "newest":
         files.sort(key=phone.files.changed, reverse=True)
     rows = [_row(_name(p), ("go", "main", p), ("aosp.ask", p)) for p in folders]
-    rows += [_row(_name(p), ("aosp.edit", p) if screen.app == "Markor" else NOTHING, ("aosp.ask", p)) for p in files]
+    show = ("aosp.edit",) if screen.app == "Markor" else ("go", "file")
+    rows += [_row(_name(p), (*show, p), ("aosp.ask", p)) for p in files]
     footer: Line = (_button("Newest", "aosp.sort"),)
     if screen.app == "Markor":
         footer = (_button("Note", "go", "edit", folder), _button("Folder", "go", "folder", folder), *footer)
@@ -127,6 +128,10 @@ def _ask(phone: Phone, path: str) -> None:
 
 def _delete(phone: Phone, path: str) -> None:
     _try(phone, lambda: phone.files.remove(path, recursive=True))
+
+
+def _file(phone: Phone, screen: Screen) -> Page:
+    return Page(_name(screen.arg), ((Cell(f"{len(phone.files.get(screen.arg))} bytes"),),))
 
 
 def _picker(phone: Phone, screen: Screen) -> Page:
@@ -350,6 +355,7 @@ _VIEWS: dict[tuple[str, str], Callable[[Phone, Screen], Page]] = {
     ("Settings", "brightness"): _brightness,
     **{(app, "main"): _browse for app in ("Files", "Markor")},
     **{(app, "move"): _picker for app in ("Files", "Markor")},
+    ("Files", "file"): _file,
     ("Markor", "edit"): _edit,
     ("Markor", "folder"): _folder,
     ("Camera", "main"): _camera,

@@ -143,9 +143,10 @@ def _broadcast(phone: Phone, args: list[str]) -> Result:
             phone.type(base64.b64decode(_option(args, "msg"), validate=True).decode("utf-8"))
         except (binascii.Error, UnicodeDecodeError):
             return 1, "Error: bad msg\n"
-    if phone.state.aosp and _option(args, "-a") == "clipper.set":
-        phone.state.aosp.clipboard = _option(args, "text")
-    if phone.state.aosp and _option(args, "-a") == "clipper.get":
+    clipper = _option(args, "-a") if phone.state.aosp else ""
+    if phone.state.aosp and clipper in ("clipper.set", "clipper.get"):
+        if clipper == "clipper.set":
+            phone.state.aosp.clipboard = _option(args, "text")
         return 0, f'Broadcast completed: result=-1, data="{phone.state.aosp.clipboard}"\n'
     return 0, "Broadcast completed: result=0\n"
 
