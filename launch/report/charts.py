@@ -23,11 +23,12 @@ def _plain(value: object) -> object:
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
 
 
-def _chart(label: str, width: float, height: float, *children: Markup, cls: str = "chart") -> Markup:
-    return tag("svg", "", *children, cls=cls, viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=label)
+def _chart(label: str, width: float, height: float, *children: Markup) -> Markup:
+    size = {"width": width, "height": height, "viewBox": f"0 0 {width:g} {height:g}"}
+    return tag("svg", "", *children, cls="chart", **size, role="img", aria_label=label)
 
 
-def whisker(row: Mapping[str, Any], cls: str = "whiskers") -> Markup:
+def whisker(row: Mapping[str, Any]) -> Markup:
     """A rate between 0 and 1 with its interval."""
     x = {key: 4 + 192 * min(1.0, max(0.0, float(row[key]))) for key in ("value", "low", "high")}
     label = f"{percent(row['value'])}, 95 % interval {percent(row['low'])} to {percent(row['high'])}"
@@ -37,9 +38,9 @@ def whisker(row: Mapping[str, Any], cls: str = "whiskers") -> Markup:
         tag("line", cls="track", x1=4, x2=196, y1=8, y2=8),
         tag("line", cls="whisker", x1=x["low"], x2=x["high"], y1=8, y2=8),
         tag("circle", cls="dot", cx=x["value"], cy=8, r=4.5),
-        cls=cls,
+        cls="whiskers",
         viewBox="0 0 200 16",
-        preserveAspectRatio="none" if cls == "tile" else "xMinYMid",
+        preserveAspectRatio="xMinYMid",
         role="img",
         aria_label=label,
     )
@@ -92,7 +93,7 @@ def dropped(generations: Sequence[Mapping[str, Any]]) -> Markup:
     """Groups by generation, stacked: kept, all right, all wrong, alike."""
     shown = generations[-80:]
     most = max((row["n"] for row in shown), default=1)
-    step = min(26.0, 640 / max(1, len(shown)))
+    step = min(34.0, 640 / max(1, len(shown)))
     bars = []
     for i, row in enumerate(shown):
         y = 110.0
@@ -106,7 +107,14 @@ def dropped(generations: Sequence[Mapping[str, Any]]) -> Markup:
     texts = [(30.0, 114, "end", "0"), (30.0, 16, "end", str(most)), (34.0, 126, "start", str(shown[0]["generation"]))]
     texts += [(max(right, 160), 126, "end", f"generation {shown[-1]['generation']}")]
     labels = [tag("text", text, x=x, y=y, text_anchor=anchor) for x, y, anchor, text in texts]
-    return _chart("groups by generation", 680, 130, tag("path", cls="axis", d=f"M34,10V110H{right:g}"), *bars, *labels)
+    return _chart(
+        "groups by generation",
+        max(180, right + 8),
+        130,
+        tag("path", cls="axis", d=f"M34,10V110H{right:g}"),
+        *bars,
+        *labels,
+    )
 
 
 FILLS = {"kept": "fill-kept", "all right": "fill-right", "all wrong": "fill-wrong", "alike": "fill-alike"}
@@ -136,8 +144,8 @@ def offsets(points: Sequence[Sequence[float]]) -> Markup:
     for dx, dy, exact in sorted(points, key=lambda p: bool(p[2])):
         x, y = (150 + 280 * min(0.5, max(-0.5, v)) for v in (dx, dy))
         drawn.append(tag("circle", cls="hit" if exact else "miss", cx=x, cy=y, r=2.6))
-    texts = [(150, 304, "middle", "right of the expert's point →"), (294, 22, "start", "")]
-    drawn += [tag("text", text, x=x, y=y, text_anchor=anchor) for x, y, anchor, text in texts if text]
+    texts = [(290, 304, "end", "right →"), (10, 304, "start", "← left of the expert's point")]
+    drawn += [tag("text", text, x=x, y=y, text_anchor=anchor) for x, y, anchor, text in texts]
     return _chart("clicks relative to the expert's point", 300, 310, *drawn)
 
 

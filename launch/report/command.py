@@ -16,7 +16,7 @@ MARK = "assets/report.css"
 
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders, or folders that hold some")],
-    out: Annotated[Path, typer.Option(help="folder to write; an earlier report in it is replaced")],
+    out: Annotated[Path, typer.Option(help="folder to write; pages of an earlier report are replaced")],
     data: Annotated[str | None, typer.Option(help="where the recording is now, if it moved")] = None,
     width: Annotated[int, typer.Option(help="widest screenshot kept, in pixels")] = 480,
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="SVG and PNG files for papers")] = True,

@@ -21,7 +21,7 @@ def comparable(runs: Sequence[Run]) -> list[tuple[int, int]]:
     runs, each against the first of its kind."""
     by_what: dict[str, list[int]] = {}
     for i, run in enumerate(runs):
-        if run.kind in ("sop", "offline", "pocket", "screenspot") and run.metrics is not None:
+        if run.kind not in ("train", "gate", "rejudge") and run.metrics is not None:
             rules = (run.record.get("rules") or {}).get("name")
             data = (run.record.get("data") or {}).get("digest")
             world = [run.record.get(key) for key in ("world", "tasks", "split", "size", "style", "seed")]

@@ -12,12 +12,7 @@ from launch.report.runs import Curves, Run
 from rl.metrics import METRICS
 from rl.statistics import clustered, wilson
 
-HEADLINES = {
-    "sop": ("PG", "TSR", "Score"),
-    "offline": ("TM", "GR", "SR"),
-    "pocket": ("success",),
-    "screenspot": ("accuracy",),
-}
+HEADLINES = ("PG", "TSR", "Score", "TM", "GR", "SR", "success", "accuracy")
 REASONS = ("all right", "all wrong", "alike")
 
 
@@ -38,9 +33,9 @@ def headline(run: Run, entries: list[Entry]) -> list[dict[str, Any]]:
     if run.kind == "train":
         return _latest(entries)
     rows = []
-    for key in HEADLINES.get(run.kind, ()):
-        if isinstance(metrics.get(key), int | float):
-            interval = metrics["intervals"][key] if "intervals" in metrics else metrics["interval"]
+    for key in HEADLINES:
+        interval = (metrics.get("intervals") or {}).get(key, metrics.get("interval"))
+        if isinstance(metrics.get(key), int | float) and interval is not None:
             rows.append(_rate(key, metrics[key], interval, key))
     return rows or _so_far(run.kind, entries)
 
@@ -79,7 +74,7 @@ def _latest(entries: list[Entry]) -> list[dict[str, Any]]:
     return (
         [
             _mean(f"exact turns, generation {last}", turns, "rollout/exact"),
-            _mean(f"finished unpatched, generation {last}", whole, "rollout/finished"),
+            _mean(f"walks right throughout, generation {last}", whole, "rollout/finished"),
         ]
         if turns and whole
         else []

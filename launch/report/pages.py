@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
@@ -17,12 +15,13 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from launch.report import atlas, charts, compare, figures, overview
-from launch.report.entries import Entry, matched, read_entries
+from launch.report.chunks import script_json, scripts
+from launch.report.entries import Entry, read_entries
+from launch.report.facts import KINDS, facts, lead, model, more_facts, when
 from launch.report.images import Images
 from launch.report.runs import Curves, Run, curves, discover, recording
 from rl.metrics import METRICS
 
-CHUNK_BYTES = 400_000
 FIRST_CURVES = (
     "rollout/exact",
     "rollout/finished",
@@ -37,15 +36,6 @@ FIRST_CURVES = (
     "kl",
     "logprob_gap/mean",
 )
-KINDS = {
-    "train": "Training",
-    "sop": "Semi-online performance (SOP)",
-    "offline": "Single steps under the expert's history",
-    "pocket": "Live on simulated phones",
-    "screenspot": "ScreenSpot",
-    "rejudge": "Judged again",
-    "gate": "Oracle gate and blind probes",
-}
 
 
 @dataclass
@@ -145,12 +135,6 @@ def hash_of(key: str, sample: int, t: int) -> str:
     return f"#{quote(key, safe='')}/{sample}/{t}"
 
 
-def script_json(value: Any) -> str:
-    """JSON that may stand in a script: nothing in it can end the script or a line of it."""
-    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
 # --------------------------------------------------------------------------------------------------------------- pages
 
 
@@ -173,7 +157,10 @@ class Site:
             "early": compare.early_late(page.entries),
         }
         page.parts["headline"] = overview.headline(page.run, page.entries)
-        self._data(page)
+        if page.entries:
+            method = (page.run.record.get("config") or {}).get("method") or {}
+            for name, content in scripts(page.entries, method):
+                self.text(f"{page.home}data/{name}", content)
         groups = overview.groups(page.entries)
         made = (
             figures.draw(self.out / page.home / "figures", page.curves, list(FIRST_CURVES), groups, page.parts)
@@ -184,16 +171,17 @@ class Site:
         evaluated = page.run.kind != "train"
         render(
             "overview",
-            lead=lead(page),
+            lead=lead(page.run),
             remarks=page.remarks,
             headline=page.parts["headline"],
             curves=_curve_parts(page.curves),
             groups=groups,
+            live_tasks=not _diverging(page),
             patches=overview.patches(page.entries),
             templates=overview.by_template(page.entries) if evaluated and page.run.kind != "offline" else [],
             stages=overview.stages(page.run, page.entries, page.curves),
-            facts=facts(page),
-            more_facts=more_facts(page),
+            facts=facts(page.run, page.state),
+            more_facts=more_facts(page.run),
             figures=made,
         )
         if page.entries:
@@ -218,10 +206,9 @@ class Site:
     def study(self, pages: Sequence[Page], pairs: Sequence[dict[str, Any]], folders: Sequence[Path]) -> None:
         nav = [{"title": "Runs", "href": "index.html", "here": True}]
         nav += [{"title": "Before/after", "href": "compare.html", "here": False}] if pairs else []
-        kinds = [
-            (title, rows) for kind, title in KINDS.items() if (rows := [_row(p) for p in pages if p.run.kind == kind])
-        ]
-        title = " and ".join(folder.name or "runs" for folder in folders[:3])
+        names = KINDS | {page.run.kind: page.run.kind for page in pages if page.run.kind not in KINDS}
+        kinds = [(names[kind], rows) for kind in names if (rows := [_row(p) for p in pages if p.run.kind == kind])]
+        title = ", ".join(folder.name or "runs" for folder in folders[:4])
         common = {"run": None, "live_run": False, "up": ""}
         self._render(
             "study.html",
@@ -236,7 +223,7 @@ class Site:
         )
         if pairs:
             here = [item | {"here": item["href"] == "compare.html"} for item in nav]
-            self._render("compare.html", "compare.html", pairs=pairs, nav=here, live=False, **common)
+            self._render("compare.html", "compare.html", pairs=pairs, nav=here, live=self.live, **common)
 
     def _render(self, template: str, path: str, **parts: Any) -> None:
         self.text(path, self.environment.get_template(template).render(stamp=self.stamp, **parts))
@@ -248,119 +235,6 @@ class Site:
         partial_ = target.with_name(target.name + ".part")
         partial_.write_text(content, encoding="utf-8", errors="replace")
         os.replace(partial_, target)
-
-    def _data(self, page: Page) -> None:
-        """data/index.js names every entry; data/chunk-N.js hold them, loaded when the viewer asks."""
-        folder = f"{page.home}data/"
-        if not page.entries:
-            shutil.rmtree(self.out / folder, ignore_errors=True)
-            return
-        rows = []
-        for number, chunk in enumerate(_chunks(page.entries)):
-            self.text(
-                f"{folder}chunk-{number}.js",
-                f'guiderail.put("chunk-{number}",[{",".join(text for _, text in chunk)}]);\n',
-            )
-            rows += [_index_row(entry, f"chunk-{number}") for entry, _ in chunk]
-        method = (page.run.record.get("config") or {}).get("method") or {}
-        credit = {"gamma": method.get("gamma", 0.0), "returns": method.get("returns", "paper")}
-        self.text(f"{folder}index.js", f'guiderail.put("index",{script_json({"entries": rows, "credit": credit})});\n')
-
-
-def _chunks(entries: Sequence[Entry]) -> Iterator[list[tuple[Entry, str]]]:
-    chunk: list[tuple[Entry, str]] = []
-    size = 0
-    for entry in entries:
-        text = script_json(entry)
-        if chunk and size + len(text) > CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append((entry, text))
-        size += len(text)
-    if chunk:
-        yield chunk
-
-
-def _index_row(entry: Entry, chunk: str) -> dict[str, Any]:
-    """paths: [letters of the turns, capital where patched; whether all of it was right]."""
-    paths = []
-    for rollout in entry["rollouts"]:
-        letters = "".join(t["outcome"].upper() if "repair" in t else t["outcome"] for t in rollout["turns"])
-        right = rollout["success"] if entry["live"] else rollout["ended"] != "crashed" and matched(rollout) is None
-        paths.append([letters, right])
-    names = ("key", "episode", "generation", "signal", "template")
-    return {**{name: entry[name] for name in names}, "goal": entry["goal"][:300], "chunk": chunk, "paths": paths}
-
-
-# ------------------------------------------------------------------------------------------------------ words and facts
-
-
-def lead(page: Page) -> str:
-    """One sentence about the run."""
-    run, record = page.run, page.run.record
-    method = (record.get("config") or {}).get("method") or {}
-    kind = f"{method.get('algorithm', '')} training".strip() if run.kind == "train" else KINDS.get(run.kind, run.kind)
-    parts = [kind[:1].upper() + kind[1:]]
-    if _model(run):
-        parts.append(f"of {_model(run)}" if run.kind != "train" else f"from {_model(run)}")
-    if (record.get("data") or {}).get("path"):
-        parts.append(f"on {record['data']['path']}")
-    ending = "under way" if run.metrics is None else "finished"
-    return f"{' '.join(parts)}; started {record.get('started', 'at an unknown time')}, {ending}."
-
-
-def _model(run: Run) -> str:
-    config = run.record.get("config") or {}
-    return str(run.record.get("model") or (config.get("model") or {}).get("path") or run.record.get("of") or "")
-
-
-def facts(page: Page) -> list[tuple[str, str]]:
-    record, metrics = page.run.record, page.run.metrics or {}
-    data, rules = record.get("data") or {}, record.get("rules") or {}
-    method = (record.get("config") or {}).get("method") or {}
-    named = (
-        rules.get("name")
-        if isinstance(rules, Mapping)
-        else ", ".join(map(str, rules))
-        if isinstance(rules, list)
-        else rules
-    )
-    rows = [
-        ("command", " ".join(["guiderail", *map(str, record.get("command", []))])),
-        ("model", _model(page.run)),
-        ("rules", named or method.get("rules")),
-        ("recording", data.get("path") and page.state),
-        ("its SHA-256", data.get("digest")),
-        ("seed", record.get("seed", (record.get("config") or {}).get("training", {}).get("seed"))),
-        ("temperature", record.get("temperature", method.get("temperature"))),
-        ("commit", (record.get("versions") or {}).get("commit")),
-        ("scored", metrics.get("n")),
-        ("unscored", metrics.get("unscored")),
-        ("model written to", metrics.get("model")),
-        ("run folder", page.run.folder),
-    ]
-    return [(name, str(value)) for name, value in rows if value not in (None, "", [])]
-
-
-def more_facts(page: Page) -> list[tuple[str, list[tuple[str, str]]]]:
-    record = page.run.record
-    rest = {key: value for key, value in record.items() if key not in ("config", "versions", "rules", "command")}
-    return [
-        ("Configuration", flat(record.get("config") or {})),
-        ("Rules in full", flat(record["rules"]) if isinstance(record.get("rules"), Mapping) else []),
-        ("Versions", flat(record.get("versions") or {})),
-        ("Everything else in run.json", flat(rest)),
-        ("metrics.json", flat(page.run.metrics or {})[:200]),
-    ]
-
-
-def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
-    """Nested settings as dotted names."""
-    if isinstance(value, Mapping) and value:
-        return [row for key, item in value.items() for row in flat(item, f"{name}.{key}" if name else str(key))]
-    return [
-        (name, "–" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-    ]
 
 
 def _curve_parts(found: Curves) -> dict[str, list[dict[str, Any]]] | None:
@@ -382,10 +256,10 @@ def _row(page: Page) -> dict[str, Any]:
         "name": page.run.name,
         "href": f"{page.home}index.html",
         "live": page.run.metrics is None,
-        "model": _model(page.run),
+        "model": model(page.run),
         "headline": headline,
         "columns": columns,
-        "started": page.run.record.get("started", ""),
+        "started": when(page.run.record),
     }
 
 

@@ -130,7 +130,7 @@
         strip();
         markCurrent();
       }
-      select(fresh);
+      select();
     });
   };
   const go = (sample, t) => { location.replace(hash(current.key, sample, t)); };
@@ -204,7 +204,7 @@
       el("span", { class: "cap" }, `${t}  ${label}`));
     });
     const rows = current.rollouts.map((one) => el("tr", {},
-      el("th", { scope: "row" }, current.live ? "attempt" : `walk ${one.sample}`, el("br"), el("span", { class: "muted" }, ended(one))),
+      el("th", { scope: "row" }, current.live ? "attempt " : `walk ${one.sample} `, el("span", { class: "muted" }, ended(one))),
       ...steps.map((t) => {
         const turn = turnAt(one, t);
         if (!turn) return el("td", {}, el("span", { class: "cell none", "aria-hidden": "true" }, ""));
@@ -221,23 +221,31 @@
     byId("walk").replaceChildren(
       el("h1", {}, current.goal || "(goal unknown: the recording is not at hand)"),
       el("p", { class: "muted small" }, about.join(" · ")),
-      el("div", { class: "strip", id: "strip", tabindex: "-1" }, el("table", {}, el("caption", { class: "sr" }, "film strip: recorded steps and every walk's answers"),
+      el("div", { class: "stage" }, el("div", { class: "strip", id: "strip", tabindex: "-1" }, el("table", {}, el("caption", { class: "sr" }, "film strip: recorded steps and every walk's answers"),
         el("thead", {}, el("tr", {}, el("th", {}), ...heads)), el("tbody", {}, ...rows))),
-      el("div", { class: "detail", id: "detail", "aria-live": "polite" }),
+      el("div", { class: "detail", id: "detail", "aria-live": "polite" })),
       el("p", { class: "keys" }, el("kbd", {}, "←"), " ", el("kbd", {}, "→"), " step   ", el("kbd", {}, "↑"), " ", el("kbd", {}, "↓"),
         " walk   ", el("kbd", {}, "p"), " ", el("kbd", {}, "n"), " episode   ", el("kbd", {}, "/"), " search   ⟲ patched"));
     byId("walk").scrollTop = 0;
   };
 
-  const select = (fresh) => {
+  // Sideways only: scrollIntoView would also move the page.
+  const inView = (cell) => {
+    const strip = byId("strip");
+    const [frame, place] = [strip.getBoundingClientRect(), cell.getBoundingClientRect()];
+    const names = strip.querySelector("tbody th").offsetWidth;
+    if (place.left < frame.left + names) strip.scrollLeft -= frame.left + names - place.left;
+    if (place.right > frame.right) strip.scrollLeft += place.right - frame.right;
+  };
+
+  const select = () => {
     at.t = Math.min(Math.max(0, at.t), Math.max(0, length() - 1));
     for (const cell of byId("strip").querySelectorAll(".cell[data-t]")) {
       const on = Number(cell.dataset.sample) === at.sample && Number(cell.dataset.t) === at.t;
       cell.setAttribute("aria-pressed", on);
-      if (on) cell.scrollIntoView({ block: "nearest", inline: "nearest" });
+      if (on) inView(cell);
     }
     for (const head of byId("strip").querySelectorAll("th[data-t]")) head.classList.toggle("on", Number(head.dataset.t) === at.t);
-    if (fresh) byId("strip").scrollLeft = 0;
     const one = rollout();
     const turn = turnAt(one, at.t);
     const step = current.steps[at.t] || {};
@@ -247,7 +255,7 @@
       return [...expertMarks(step, w, h, unit, 2.6), ...others.map((other) => svg("circle", { class: "other", cx: other.said.at[0] * w, cy: other.said.at[1] * h, r: 4.5 * unit, "stroke-width": unit })),
         ...policyMarks(turn && turn.said, w, h, unit)];
     };
-    byId("detail").replaceChildren(shot(step.image, step, layers, `step ${at.t}`), saying(step, one, turn), credit(turn));
+    byId("detail").replaceChildren(...[shot(step.image, step, layers, `step ${at.t}`), saying(step, one, turn), credit(turn)].filter(Boolean));
   };
 
   const says = (who, kind, ...parts) => el("div", { class: `says ${kind}` }, el("div", { class: "who" }, who), ...parts);
@@ -269,7 +277,7 @@
         el("pre", {}, turn.text)));
     }
     if (one && one.reason) parts.push(el("p", { class: "muted" }, one.reason));
-    return el("div", {}, ...parts);
+    return el("div", { class: "said" }, ...parts);
   };
 
   const number = (value) => (value === undefined ? "" : (value < 0 ? "−" : "") + Math.abs(value).toFixed(3));
@@ -288,7 +296,7 @@
     return Math.abs(sum - turns[from].return) < 1e-6 && terms.length > 1 ? `= ${terms.join(" + ")}` : "";
   };
   const credit = (turn) => {
-    if (!turn || turn.reward === undefined) return "";
+    if (!turn || turn.reward === undefined) return null;
     const line = (name, value, note, cls) => el("tr", { class: cls }, el("th", { scope: "row" }, name, note ? el("div", { class: "muted small" }, note) : null), el("td", { class: "n" }, number(value)));
     const turns = rollout().turns;
     const alive = current.rollouts.map((one) => ({ one, turn: turnAt(one, at.t) })).filter((row) => row.turn && row.turn.return !== undefined);

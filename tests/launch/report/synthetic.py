@@ -32,9 +32,11 @@ def fallible(episodes: tuple[Episode, ...], errs: float, thought: str = "as I se
             kind = rng.random()
             if kind < 0.15:
                 return "<think>let me see"
-            near = rng.gauss(0, 0.12) if isinstance(action, Click) else 0.0
-            off = rng.random() < 0.6
-            action = Click(Point(0.5, min(1.0, abs(action.point.y + near)))) if near and off else random_action(rng)
+            if isinstance(action, Click) and rng.random() < 0.6:
+                x, y = (min(0.99, abs(v + rng.gauss(0, 0.1))) for v in (action.point.x, action.point.y))
+                action = Click(Point(x, y))
+            else:
+                action = random_action(rng)
             while not BRIEF.says(action):
                 action = random_action(rng)
         return BRIEF.say(f"{thought} {rng.randrange(100)}", action, transform(picture))

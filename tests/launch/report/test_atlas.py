@@ -1,0 +1,105 @@
+"""Counting divergences, by hand."""
+
+from typing import Any
+
+import pytest
+
+from launch.report import atlas
+from launch.report.compare import compare, early_late
+from launch.report.runs import Run
+
+
+def turn(
+    t: int, outcome: str, name: str | None = "click", at: tuple[float, float] | None = None, why: str = ""
+) -> dict:
+    said: dict[str, Any] | None = None if name is None else {"name": name, "label": name}
+    if said is not None and at is not None:
+        said["at"] = list(at)
+    return {"t": t, "outcome": outcome, "said": said, "why": why, "tokens": 1}
+
+
+def entry(key: str, *walks: list[dict], template: str = "a", generation: int | None = None, steps: int = 3) -> dict:
+    expert = {"name": "click", "label": "click", "at": [0.5, 0.5]}
+    step = {"image": f"{key}.png", "w": 10, "h": 20, "expert": expert, "boxes": []}
+    ended = [("finished" if all(t["outcome"] == "e" for t in turns) else "mismatch") for turns in walks]
+    rollouts = [
+        {"sample": i, "ended": end, "success": None, "turns": turns}
+        for i, (turns, end) in enumerate(zip(walks, ended, strict=True))
+    ]
+    head = {"key": key, "episode": key, "goal": key, "generation": generation, "signal": None, "live": False}
+    return head | {"template": template, "steps": [step] * steps, "rollouts": rollouts}
+
+
+RIGHT = [turn(0, "e"), turn(1, "e"), turn(2, "e")]
+LATE = [turn(0, "e"), turn(1, "t", at=(0.1, 0.2), why="clicked 0.31 away from 'x'")]
+EARLY = [turn(0, "u", None, why="unreadable: no block")]
+
+
+def test_first_divergence_counts_walks():
+    found = atlas.first_divergence([entry("1", RIGHT, LATE), entry("2", EARLY, LATE)])
+    assert (found["never"], found["walks"]) == (1, 4)
+    assert [(bar["label"], bar["n"]) for bar in found["bars"]] == [("0", 1), ("1", 2)]
+
+
+def test_confusion_rows_add_up_to_the_turns():
+    rows = atlas.confusion([entry("1", RIGHT, LATE, EARLY)])
+    assert rows["columns"] == ["click", "unreadable"]
+    (row,) = rows["rows"]
+    assert [(cell["n"], cell["exact"]) for cell in row["cells"]] == [(5, 4), (1, 0)]
+    assert row["cells"][1]["link"] == ("1", 2, 0)
+
+
+def test_heat_map_puts_the_worst_template_first():
+    found = atlas.template_steps([entry("1", RIGHT, template="good"), entry("2", EARLY, LATE, template="bad")])
+    assert [row["template"] for row in found["rows"]] == ["bad", "good"]
+    assert found["rows"][0]["cells"][0] == {"n": 2, "exact": 1, "link": ("2", 0, 0)}
+    assert found["rows"][0]["cells"][2] is None
+
+
+def test_failures_alike_but_for_numbers_and_names_share_a_cluster():
+    other = [turn(0, "t", why="clicked 0.7 away from 'another \\' name'")]
+    found = atlas.clusters([entry("1", LATE), entry("2", other), entry("3", EARLY)])
+    assert [(c["n"], c["said"], c["gist"]) for c in found] == [
+        (2, "click", "clicked # away from …"),
+        (1, "unreadable", "unreadable: no block"),
+    ]
+    assert found[0]["links"] == [("1", 0, 1), ("2", 0, 0)]
+
+
+def test_screens_collect_where_the_finger_went_wrong():
+    (found,) = atlas.screens([entry("1", RIGHT, LATE, EARLY)])
+    assert (found["n"], found["visits"], found["points"]) == (2, 6, [[0.1, 0.2]])
+
+
+@pytest.mark.parametrize(("factor", "suspicious"), [(1.0, False), (0.77, True)])
+def test_coordinates_of_another_size_are_noticed(factor, suspicious):
+    entries = []
+    for i in range(20):
+        x, y = 0.1 + 0.04 * i, 0.9 - 0.04 * i
+        one = entry(str(i), [turn(0, "t", at=(factor * x, factor * y))])
+        one["steps"][0] |= {"expert": {"name": "click", "label": "click", "at": [x, y]}}
+        entries.append(one)
+    found = atlas.offsets(entries)
+    assert ("scaled" in found["words"]) is suspicious
+    assert found["scale"] == pytest.approx([factor, factor])
+
+
+def test_before_and_after_counts_what_mended_and_broke():
+    run = Run("r", None, {"kind": "sop"}, {})  # type: ignore[arg-type]
+    before = [entry("1", RIGHT), entry("2", LATE), entry("3", EARLY), entry("4", RIGHT)]
+    after = [entry("1", RIGHT), entry("2", RIGHT), entry("3", LATE), entry("4", EARLY), entry("5", RIGHT)]
+    found = compare((run, before), (run, after))
+    assert found["counts"] == {"both": 1, "broken": 1, "mended": 1, "neither": 1}
+    assert found["broken"][0]["after"] == ("4", 0, 0)
+    assert found["words"][1].startswith("TSR 50.0 % → 50.0 %: +0.0 points")
+    assert "p = 1; not distinguishable on 4" in found["words"][1]
+    assert "1 tasks were scored in one of the two only" in found["words"][2]
+
+
+def test_early_against_late_needs_three_generations():
+    entries = [entry(str(g), RIGHT if g else EARLY, generation=g) for g in range(3)]
+    assert early_late(entries[:2]) == []
+    assert [(row["name"], row["before"], row["after"]) for row in early_late(entries)] == [
+        ("click", 0.0, 1.0),
+        ("every action", 0.0, 1.0),
+    ]

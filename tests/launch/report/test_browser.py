@@ -1,0 +1,140 @@
+"""The report as people meet it: in a browser, opened from disk."""
+
+import json
+import time
+
+import pytest
+
+from tests.launch.report.browser import BROWSER, DRIVER, Browser
+from tests.launch.report.conftest import EVIL
+from tests.launch.report.synthetic import sop_run, training_run
+
+pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no Chromium with chromedriver on this machine")
+SELECTED = "document.querySelector('.cell[aria-pressed=true]')"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    window = Browser(tmp_path_factory.mktemp("profile"))
+    yield window
+    window.close()
+
+
+def selected(browser: Browser) -> list[int]:
+    browser.until(SELECTED)
+    return browser.run(f"const c = {SELECTED}; return [Number(c.dataset.sample), Number(c.dataset.t)]")
+
+
+def test_a_walk_through_the_viewer(browser, built):
+    browser.open(built / "index.html")
+    browser.run("document.querySelector('a[href=\"rl/index.html\"]').click()")
+    browser.until("document.title.startsWith('rl')")
+    browser.run("[...document.querySelectorAll('nav a')].find(a => a.textContent === 'Trajectories').click()")
+    browser.until("document.querySelectorAll('.entries a').length > 3")
+    assert selected(browser) == [0, 0]
+    browser.press("ArrowRight")
+    browser.until("location.hash.endsWith('/0/1')")
+    assert selected(browser) == [0, 1]
+    browser.press("ArrowDown")
+    browser.until("location.hash.endsWith('/1/1') || location.hash.endsWith('/1/0')")
+    first = browser.run("return document.querySelector('.walk h1').textContent + location.hash")
+    browser.press("n")
+    browser.until(f"document.querySelector('.walk h1').textContent + location.hash !== {json.dumps(first)}")
+    assert browser.run("return document.querySelectorAll('.credit tr').length") > 5
+    shown = browser.run(
+        "return [...document.querySelectorAll('.strip img')].every(i => i.complete && i.naturalWidth > 0)"
+    )
+    assert shown
+    browser.run(
+        "const s = document.getElementById('outcome'); s.value = 'patched'; s.dispatchEvent(new Event('change'))"
+    )
+    browser.until("document.querySelectorAll('.entries .patched').length > 0")
+    assert browser.run("return [...document.querySelectorAll('.entries li')].every(li => li.querySelector('.patched'))")
+    assert browser.messages() == []
+
+
+def test_a_deep_link_opens_its_step_and_marks_both_targets(browser, built):
+    browser.open("about:blank")
+    rows = (built / "rl" / "data" / "index.js").read_text()
+    index = json.loads(rows[rows.index(",") + 1 : rows.rindex(")")])["entries"]
+    row = next(one for one in index if not one["episode"].startswith("evil"))
+    browser.open(f"{(built / 'rl' / 'walks.html').resolve().as_uri()}#{row['key'].replace('@', '%40')}/2/0")
+    assert selected(browser) == [2, 0]
+    assert browser.run("return document.querySelectorAll('.stage .detail svg .mark-expert').length") >= 1
+    browser.open("about:blank")
+    browser.open(f"{(built / 'rl' / 'walks.html').resolve().as_uri()}#{row['episode']}/0/0")
+    assert selected(browser) == [0, 0]
+    browser.open("about:blank")
+    browser.open(f"{(built / 'rl' / 'walks.html').resolve().as_uri()}#nowhere/0/0")
+    assert browser.until("document.getElementById('walk').textContent") == "No episode nowhere in this run."
+
+
+def test_markup_is_shown_as_text_and_never_runs(browser, built, study):
+    with (study / "rl" / "rollouts.jsonl").open(encoding="utf-8") as file:
+        row = json.loads(file.readline())
+    key = f"{row['unit']}@{row['visit']}"
+    browser.open("about:blank")
+    place = (built / "rl" / "walks.html").resolve().as_uri()
+    browser.open(place)
+    browser.run(f"location.hash = '#' + encodeURIComponent({json.dumps(key)}) + '/{row['sample']}/0'")
+    browser.until("document.querySelector('.says.policy .thought')")
+    assert browser.run("return document.querySelector('.says.policy .thought').textContent") == f"thought {EVIL}"
+    assert browser.run("return document.querySelector('.said .why').textContent") == f"why {EVIL}"
+    assert browser.run("return document.querySelector('.said details pre').textContent") == f"said {EVIL}"
+    browser.run("location.hash = '#' + encodeURIComponent('evil/../<b>') + '/0/0'")
+    browser.until("document.querySelector('.walk h1').textContent.startsWith('goal')")
+    assert browser.run("return document.querySelector('.walk h1').textContent") == f"goal {EVIL}"
+    for page in sorted(built.rglob("*.html")):
+        browser.open(page)
+        assert browser.run("return window.hacked === undefined && !document.querySelector('img[src=x]')"), page
+    assert browser.messages() == []
+
+
+def test_scripts_written_into_a_page_would_be_stopped(browser, built):
+    browser.open(built / "index.html")
+    browser.run(
+        "const s = document.createElement('script'); s.textContent = 'window.hacked = 1'; document.head.append(s)"
+    )
+    browser.run("const p = document.createElement('p'); p.setAttribute('onclick', 'window.hacked = 1'); p.click()")
+    assert browser.run("return window.hacked") is None
+    assert any("Content Security Policy" in message for message in browser.messages())
+
+
+def test_a_live_page_shows_itself_anew(browser, data, tmp_path):
+    from launch.report.pages import build
+
+    run = training_run(data, tmp_path / "run", generations=2, groups=2, finish=False)
+    build([run], tmp_path / "out", plots=False)
+    browser.open(tmp_path / "out" / "index.html")
+    browser.run("window.old = true")
+    (run / "metrics.json").write_text('{"seconds": 61.0}')
+    build([run], tmp_path / "out", plots=False)
+    browser.until("window.old === undefined && document.body.textContent.includes('61 s')")
+    assert browser.messages() == []
+
+
+@pytest.mark.slow
+def test_two_thousand_episodes_open_in_two_seconds_and_300_megabytes(tmp_path):
+    from envs.pocket.record import record
+    from launch.report.pages import build
+
+    record(tmp_path / "data", 2000, 0)
+    build([sop_run(tmp_path / "data", tmp_path / "run")], tmp_path / "out", plots=False)
+    window = Browser(tmp_path / "profile")
+    try:
+        window.open("about:blank")
+        idle = sum(window.memory().values())
+        for page, ready in (("walks.html", SELECTED), ("index.html", "document.readyState === 'complete'")):
+            started = time.perf_counter()
+            window.open(tmp_path / "out" / page)
+            window.until(ready)
+            assert time.perf_counter() - started < 2
+        window.open(tmp_path / "out" / "walks.html")
+        for _ in range(60):
+            window.until(SELECTED)
+            window.press("n")
+        used = window.memory()
+        print(f"idle {idle:.0f} MB, after 60 episodes {used}")
+        assert sum(used.values()) < 300
+    finally:
+        window.close()
