@@ -20,9 +20,10 @@ score() { # score NAME MODEL: the three metrics of one agent
     start guiderail evaluate offline "$out/test" --model "$2" --out "$out/scores/$1/offline"
     start guiderail evaluate pocket --tasks 200 --seed 1 --model "$2" --out "$out/scores/$1/pocket"
 }
-train() { # train NAME CONFIG MODEL
+train() { # train NAME CONFIG MODEL PROCESSES
     local name="train-$1"
-    start guiderail train "launch/configs/$2" model.path="$3" data.train="$out/train" --out "$out/$1"
+    NPROC="$4" start bash launch/train_single.sh "launch/configs/$2" \
+        model.path="$3" data.train="$out/train" --out "$out/$1"
 }
 
 say "recording experts on the simulated phone"
@@ -32,20 +33,18 @@ guiderail gate "$out/test" --dialect brief
 
 say "a random tiny vision-language model, and stage one: SFT on expert turns"
 guiderail init tiny "$out/train" --out "$out/tiny"
-train sft tiny_sft.yaml "$out/tiny" &
-sft=$!
-score base "$out/tiny"
-wait "$sft"
+train sft tiny_sft.yaml "$out/tiny" 2
 
 say "offline RL and semi-online RL from the same SFT checkpoint, side by side"
-train offline tiny_offline.yaml "$out/sft/model" &
+train offline tiny_offline.yaml "$out/sft/model" 1 &
 offline=$!
-train semi-online tiny_semi_online.yaml "$out/sft/model"
+train semi-online tiny_semi_online.yaml "$out/sft/model" 1
 wait "$offline"
 
 say "scoring"
-{ score sft "$out/sft/model" && score offline "$out/offline/model"; } &
+{ score base "$out/tiny" && score offline "$out/offline/model"; } &
 lane=$!
+score sft "$out/sft/model"
 score semi-online "$out/semi-online/model"
 wait "$lane"
 

@@ -19,20 +19,22 @@ AGENTS = {
 
 
 def table(folder: Path) -> Table:
-    """Rates in percent with 95 % intervals; minutes of training on one core and turns sampled for it."""
+    """Rates in percent with 95 % intervals; minutes of training times processes, and turns sampled for it."""
     result = Table(title=f"{folder}: 95 % intervals in brackets", title_justify="left")
     for column in ("", "SOP PG", "SOP TSR", "SOP Score", "offline SR", "online success", "minutes", "turns sampled"):
         result.add_column(column, justify="left" if column == "" else "right")
     for agent, title in AGENTS.items():
         sop, offline, pocket = (read_json(folder / "scores" / agent / kind / "metrics.json") for kind in KINDS)
-        trained = read_json(folder / agent / "metrics.json") if agent != "base" else {"seconds": 0, "sampled_turns": 0}
+        trained = agent != "base"
+        training = read_json(folder / agent / "metrics.json") if trained else {"seconds": 0, "sampled_turns": 0}
+        processes = read_json(folder / agent / "run.json")["processes"] if trained else 1
         result.add_row(
             title,
             *(show.percent(sop[key], sop["intervals"][key]) for key in ("PG", "TSR", "Score")),
             show.percent(offline["SR"], offline["intervals"]["SR"]),
             show.percent(pocket["success"], pocket["interval"]),
-            f"{trained['seconds'] / 60:.1f}",
-            str(trained["sampled_turns"]),
+            f"{training['seconds'] / 60:.1f}" + (f" x {processes}" if processes > 1 else ""),
+            str(training["sampled_turns"]),
         )
     return result
 

@@ -309,14 +309,14 @@ def note(logs: dict[str, Any]) -> str:
     return text
 
 
-def build_tiny_for(data: str, out: Path, family: str, seed: int) -> None:
+def build_tiny_for(data: str, out: Path, family: str, seed: int, merge: int = 2) -> None:
     """A random tiny model whose tokenizer knows the words of these recordings; speaks the brief dialect."""
     parts.quiet()
     if family not in ("qwen3_vl", "qwen2_5_vl"):
         raise SetupError(f"--family {family!r}: expected qwen3_vl or qwen2_5_vl")
     episodes = parts.dataset(data, None, "detect", False, None).episodes
     shot = episodes[0].steps[0].screenshot
-    build_tiny(out, _texts(episodes), family, seed, screen=(shot.width, shot.height))  # type: ignore[arg-type]
+    build_tiny(out, _texts(episodes), family, seed, screen=(shot.width, shot.height), merge=merge)  # type: ignore[arg-type]
     Voice("brief", images=1, max_new_tokens=64, max_prompt_tokens=1024).save(out)
     show.err.print(f"tiny {family} in {out}", highlight=False)
 
