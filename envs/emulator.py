@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,9 +133,9 @@ class Lease:
         while not self.alive():
             code = self._process.poll()
             if code is not None:
-                raise EnvCrashed(f"the emulator ended with status {code}; its last words are in {home / name}.log")
+                raise EnvCrashed(f"the emulator ended with status {code}: {_last_words(home / f'{name}.log')}")
             if time.monotonic() > deadline:
-                raise EnvCrashed(f"not booted after {self.spec.boot_seconds:g} s; see {home / name}.log")
+                raise EnvCrashed(f"not booted after {self.spec.boot_seconds:g} s: {_last_words(home / f'{name}.log')}")
             self._sleep(min(1.0, self.spec.boot_seconds / 20))
 
     def _copy(self) -> tuple[Path, str]:
@@ -170,9 +171,7 @@ class Lease:
         """Run, and be in the state of the snapshot, if one is named. Raises EnvCrashed."""
         self.ensure()
         if self.spec.snapshot:
-            said = self.adb.run("emu", "avd", "snapshot", "load", self.spec.snapshot).decode("utf-8", "replace")
-            if "OK" not in said.split():
-                raise EnvCrashed(f"snapshot {self.spec.snapshot!r}: {said.strip()[:200]}")
+            console(self.console_port, f"avd snapshot load {self.spec.snapshot}")
             self.ensure()
 
     def device(self) -> AdbDevice:
@@ -208,6 +207,45 @@ def android_env_config(classes: Any, held: Lease, task: str) -> Any:
             ),
         ),
     )
+
+
+def _last_words(log: Path) -> str:
+    lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "it said nothing"
+
+
+def console(port: int, command: str, timeout: float = 60.0) -> str:
+    """One command at an emulator's console; returns what it says before OK. Raises EnvCrashed on KO or silence.
+
+    `adb emu` would do, but several versions of it print nothing, not even whether it worked. A console that asks for it is
+    given the token that the emulator wrote into the home folder.
+    """
+    if not command.isprintable():
+        raise EnvCrashed(f"console command {command!r} is not one line")
+    token_file = Path("~/.emulator_console_auth_token").expanduser()
+    token = token_file.read_text("utf-8").strip() if token_file.is_file() else ""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=timeout) as wire, wire.makefile("rwb") as lines:
+            _answer(lines)
+            for line in ([f"auth {token}"] if token else []) + [command]:
+                lines.write(f"{line}\n".encode())
+                lines.flush()
+                said = _answer(lines)
+            return said
+    except OSError as error:
+        raise EnvCrashed(f"console of emulator-{port}: {error}") from error
+
+
+def _answer(lines: Iterable[bytes]) -> str:
+    said = ""
+    for line in lines:
+        text = line.decode("utf-8", "replace").strip()
+        if text == "OK":
+            return said
+        if text.startswith("KO"):
+            raise EnvCrashed(f"emulator console: {text}")
+        said += text + "\n"
+    raise EnvCrashed("emulator console: closed without an answer")
 
 
 def launch_command(spec: EmulatorSpec, avd: str, console_port: int, grpc_port: int) -> list[str]:
