@@ -1,11 +1,12 @@
 """Live worlds as Gymnasium environments, for people who want nothing else of this project.
 
     import gymnasium
+    import envs.gym                                             # registers the names
     env = gymnasium.make("guiderail/Pocket-v0", tasks=20)       # or "guiderail/MiniWoB-v0", suite="click-test-2"
     observation, info = env.reset(seed=3)                       # {"goal": text, "pixels": uint8 (height, width, 3)}
     observation, reward, terminated, truncated, info = env.step(to_dict(Click(Point(0.5, 0.5))))
 
-Installing the package registers the names; `envs.gym.register()` does it by hand. The reward is 1.0 at the end of an
+`gymnasium.make("envs.gym:guiderail/Pocket-v0")` imports and makes at once. The reward is 1.0 at the end of an
 episode whose task was done, else 0.0. An episode is truncated when its steps are used up, or when the machine failed:
 info["crashed"] then says why, and the reward says nothing.
 """
@@ -217,8 +218,6 @@ def miniwob(
     return LiveEnv(WebTasks(suite, seeds, 0, scale, max_steps), (scale * WIDTH, scale * HEIGHT), render_mode)
 
 
-def register() -> None:
-    """Make the ids known to Gymnasium; called by Gymnasium itself where the package is installed."""
-    for name, entry in (("guiderail/Pocket-v0", "envs.gym:pocket"), ("guiderail/MiniWoB-v0", "envs.gym:miniwob")):
-        if name not in gymnasium.registry:
-            gymnasium.register(name, entry_point=entry)
+for _name, _entry in (("guiderail/Pocket-v0", "envs.gym:pocket"), ("guiderail/MiniWoB-v0", "envs.gym:miniwob")):
+    if _name not in gymnasium.registry:
+        gymnasium.register(_name, entry_point=_entry)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any
 
 from agent.codec import action_to_json
 from agent.dialogue import Dialogue
-from agent.errors import EnvCrashed, SetupError
+from agent.errors import EnvCrashed, GuiderailError, SetupError
 from agent.policy import GREEDY, Policy, Request, Sampling
 from agent.screen import ScreenTransform, Vision
 from agent.types import Completion, Prompt
@@ -63,8 +64,18 @@ def work(bench: Bench, jobs: Iterator[Job], done: Done, beat: Beat = lambda: Non
         done(job, attempt_row(made, trial=job.trial, tries=job.tries), images_of(made))
 
     def walk(job: Job) -> Generator[Prompt, Completion, None]:
-        task = bench.site.task(job.task)
-        finished(job, (yield from attempt(task, dialogue=bench.dialogue, patience=bench.patience)))
+        try:
+            task = bench.site.task(job.task)
+            made = yield from attempt(task, dialogue=bench.dialogue, patience=bench.patience)
+        except Exception as error:
+            made = _unforeseen(job, error)
+        finished(job, made)
+
+    def show(job: Job) -> Attempt:
+        try:
+            return play(bench.site.task(job.task), bench.dialogue, bench.patience, beat)
+        except Exception as error:
+            return _unforeseen(job, error)
 
     def keyed(job: Job) -> tuple[Key, Asking[None]]:
         return (bench.seed, job.task, job.trial, job.tries), walk(job)
@@ -73,7 +84,16 @@ def work(bench: Bench, jobs: Iterator[Job], done: Done, beat: Beat = lambda: Non
         drive(map(keyed, jobs), _Beating(bench.policy, beat), bench.sampling, width=bench.width)
         return
     for job in jobs:
-        finished(job, play(bench.site.task(job.task), bench.dialogue, bench.patience, beat))
+        finished(job, show(job))
+
+
+def _unforeseen(job: Job, error: Exception) -> Attempt:
+    """What a world raises that it should not: the attempt has no score, the others go on. Our own errors pass."""
+    if isinstance(error, GuiderailError | ConnectionError | EOFError):
+        raise error
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(last.filename).name}:{last.lineno}"
+    return Attempt(job.task, "", "crashed", None, (), f"{type(error).__name__} at {where}: {error}")
 
 
 def play(task: LiveTask, dialogue: Dialogue, patience: Patience | None = None, beat: Beat = lambda: None) -> Attempt:

@@ -22,7 +22,7 @@ from rl.live import Bench, Board, Images, Job, Row, work
 Equip = Callable[[int], Bench]
 """Builds a worker's bench from the worker's number. Sent to other processes, so it must pickle."""
 
-PATIENT_STARTS = 5
+PATIENT_STARTS = 3
 LONGEST_PAUSE = 30.0
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from agent.types import Action, Box, Click, Key, SystemButton, Terminate, Type, Wait
+from agent.types import Action, Box, Click, Key, Swipe, SystemButton, Terminate, Type, Wait
 from envs.miniwob.browser import Browser
 from envs.miniwob.page import Node, Page, fraction
 
@@ -462,15 +462,13 @@ def choose_list(on: Browser) -> Moves:
 
 
 def search_movies(on: Browser) -> Moves:
-    """Fields whose labels stand before them, in any order and layout."""
+    """One label per field, before or after it, in any order and layout."""
     page = on.look()
     words = {"genre": "genre", "director": "director", "year": "year", "date": "year"}
-    label = ""
-    for node in page.nodes:
-        label = next((key for word, key in words.items() if word in node.text.lower()), label)
-        if node in fields(page):
-            yield from type_into(on, node, page.fields[label])
-    yield click(on, first(page, lambda n: n.tag == "button" or n.has("final")), "search")
+    labels = [key for node in page.nodes for word, key in words.items() if word in node.text.lower()]
+    for label, field in zip(labels, fields(page), strict=True):
+        yield from type_into(on, field, page.fields[label])
+    yield click(on, first(page, lambda n: n.tag == "button" or n.has("final", "ui-submit")), "search")
 
 
 def form_sequence_2(on: Browser) -> Moves:
@@ -495,6 +493,28 @@ def guess_number(on: Browser) -> Moves:
         yield submit(on)
         feedback = " ".join(n.text.lower() for n in on.look().nodes)
         low, high = (guess + 1, high) if "higher" in feedback else (low, guess - 1)
+
+
+def drag(node: Node, right: float, down: float) -> Move:
+    """Pixels of the page."""
+    x, y = node.left + node.width / 2, node.top + node.height / 2
+    return Move(Swipe(fraction(x, y), fraction(x + right, y + down)), "drag it there", node.box)
+
+
+def drag_box(on: Browser) -> Moves:
+    page = on.look()
+    small, large = first(page, lambda n: n.id == "draggableSmall"), first(page, lambda n: n.id == "draggableLarge")
+    across = large.left + large.width / 2 - small.left - small.width / 2
+    yield drag(small, across, large.top + large.height / 2 - small.top - small.height / 2)
+    yield submit(on)
+
+
+def drag_shape(on: Browser) -> Moves:
+    page = on.look()
+    shape = first(page, lambda n: n.tag in ("circle", "rect", "polygon", "text"))
+    right, down = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}[page.fields["target"]]
+    yield drag(shape, 30 * right, 30 * down)
+    yield submit(on)
 
 
 def generate_number(on: Browser) -> Moves:
@@ -546,6 +566,9 @@ EXPERTS: dict[str, Expert] = {
         "click-widget": click_widget,
         "copy-paste": copy_paste,
         "copy-paste-2": copy_paste,
+        "drag-box": drag_box,
+        "drag-circle": drag_shape,
+        "drag-single-shape": drag_shape,
         "email-inbox-delete": email_delete,
         "enter-date": enter_date,
         "enter-password": enter_password,

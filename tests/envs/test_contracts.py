@@ -39,6 +39,26 @@ class TestPocketBehindAndroidEnv(DeviceContract):
         task.close()
 
 
+class TestAndroidEnvOnItsFakeSimulator(DeviceContract):
+    """No phone behind it: noise for a screen, and no states."""
+
+    still = False
+    snapshots = False
+
+    @pytest.fixture
+    def device(self):
+        pytest.importorskip("android_env")
+        from android_env.components.config_classes import FakeSimulatorConfig
+        from android_env.components.simulators.fake.fake_simulator import FakeSimulator
+
+        from envs.android import AndroidDevice
+        from envs.pocket.simulator import build_env
+
+        device = AndroidDevice(build_env(FakeSimulator(FakeSimulatorConfig(screen_dimensions=(96, 48)))))
+        yield device
+        device.close()
+
+
 class TestPocketTasks(TaskContract, WorldContract):
     @pytest.fixture
     def world(self):
