@@ -38,7 +38,7 @@ def build(run: Path, declared: Declarations, name: str | None = None, key: Path 
     check_run(run, kind, metrics, found)
     manifest = Manifest(
         format="guiderail-submission/1",
-        name=clean.everything(name or Path(str(record.get("model", "agent"))).name or "agent"),
+        name=clean.everything(name or str(record.get("model") or "agent"))[:200],
         kind=kind,
         tasks=_tasks(record, kind, rows, about),
         trials=int(record.get("repeats", 1)),

@@ -1,0 +1,567 @@
+"""A bundle can be made twice, checked by anybody, and not be bent without the place being named."""
+
+import contextlib
+import hashlib
+import io
+import json
+import shutil
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from typer.testing import CliRunner
+
+from agent.errors import DataError, GuiderailError, SetupError
+from launch.cli import app
+from launch.submission import archive
+from launch.submission.archive import Refused
+from launch.submission.board import board, pages
+from launch.submission.build import build
+from launch.submission.compare import compare
+from launch.submission.export import EXPORTS, SHEET, export
+from launch.submission.lint import lint
+from launch.submission.redact import Redactor
+from launch.submission.schema import Declarations, canonical
+from launch.submission.verify import verify
+
+
+def png(colour: int, size: tuple[int, int] = (8, 8)) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, (colour, 0, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def live_run(folder: Path, outcomes: dict[str, list[bool | None]], kind: str = "android_world", **record) -> Path:
+    """A finished live run: task -> success per trial."""
+    (folder / "images").mkdir(parents=True)
+    rows = []
+    for task, trials in outcomes.items():
+        for trial, success in enumerate(trials):
+            shots = [png(len(rows)), png(100 + trial)]
+            for shot in shots:
+                (folder / "images" / f"{hashlib.sha256(shot).hexdigest()}.png").write_bytes(shot)
+            turns = [
+                {
+                    "index": i,
+                    "screenshot": hashlib.sha256(shot).hexdigest(),
+                    "screen": [8, 8],
+                    "text": f"<action>{task} {i}</action>",
+                    "thought": None,
+                    "action": {"action": "wait"},
+                    "note": "",
+                }
+                for i, shot in enumerate(shots)
+            ]
+            ending = "crashed" if success is None else "finished" if success else "out_of_steps"
+            reason = "adb died in /home/ann/emu/adb" if success is None else ""
+            row = {"task": task, "trial": trial, "goal": f"do {task}", "ending": ending, "success": success}
+            rows.append(row | {"reason": reason, "turns": turns})
+    scored = [row["success"] for row in rows if row["success"] is not None]
+    about = {
+        "kind": kind,
+        "command": ["evaluate", kind, "--model", "/home/ann/models/walker", "--token hf_abcdefghijklmnopqrstuv"],
+        "started": "2026-01-02T03:04:05Z",
+        "versions": {"python": "3.11", "commit": "abc"},
+        "model": "/home/ann/models/walker",
+        "voice": {"dialect": "guiderail"},
+        "seed": 3,
+        "repeats": max(map(len, outcomes.values())),
+        "max_steps": 10,
+        "world": kind,
+    }
+    write(folder, about | record, rows, {"success": sum(scored) / len(scored) if scored else None, "n": len(scored)})
+    return folder
+
+
+def sop_run(folder: Path, matched: dict[str, tuple[int, int]], crashed: tuple[str, ...] = ()) -> Path:
+    """A finished SOP run: episode -> (matched, steps)."""
+    folder.mkdir()
+    verdict = {"readable": True, "type_ok": True, "why": "x", "judgeable": True}
+    rows = []
+    for name, (right, steps) in matched.items():
+        exact = [True] * right + [False] * (right < steps)
+        turns = [
+            {"index": i, "text": "a", "tokens": 5, "screen": [8, 8], "thought": None, "action": None}
+            | {"verdict": verdict | {"exact": ok}}
+            for i, ok in enumerate(exact)
+        ]
+        ended = "crashed" if name in crashed else "finished" if right == steps else "mismatch"
+        rows.append({"episode_id": name, "sample": 0, "steps": steps, "ended": ended, "turns": turns})
+    fine = [name for name in matched if name not in crashed]
+    from dataclasses import asdict
+
+    from envs.match import GUIDERAIL
+
+    record = {"kind": "sop", "model": "m", "voice": {"dialect": "guiderail"}, "seed": 0, "rules": asdict(GUIDERAIL)}
+    tsr = sum(matched[name][0] == matched[name][1] for name in fine) / len(fine)
+    write(folder, record | {"data": {"path": "d"}}, rows, {"TSR": tsr, "n": len(fine)})
+    return folder
+
+
+def write(folder: Path, record: dict, rows: list[dict], metrics: dict) -> None:
+    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "metrics.json").write_text(json.dumps(metrics | {"unscored": len(rows) - metrics["n"]}))
+    (folder / "rollouts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+OUTCOMES: dict[str, list[bool | None]] = {"a": [True, True], "b": [True, False], "c": [False, None]}
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    return live_run(tmp_path / "run", OUTCOMES)
+
+
+@pytest.fixture
+def members(run) -> dict[str, bytes]:
+    return build(run, Declarations())
+
+
+def packed(tmp_path: Path, members: dict[str, bytes], name: str = "b.zip") -> Path:
+    archive.write(tmp_path / name, members)
+    return tmp_path / name
+
+
+def problems(tmp_path: Path, members: dict[str, bytes], resum: bool = True) -> list[tuple[str, str]]:
+    """What verify says of these members, packed like a bundle; resum: with SHA256SUMS made to fit, as a forger would."""
+    if resum:
+        members[archive.SUMS] = archive.sums(members)
+    return [(p.place, p.what) for p in verify(packed(tmp_path, members)).problems]
+
+
+# -------------------------------------------------------------------------------------------------------------- honest
+
+
+def test_the_same_run_gives_the_same_bytes_and_verifies(tmp_path, run):
+    first = packed(tmp_path, build(run, Declarations()), "1.zip")
+    lines = (run / "rollouts.jsonl").read_text().splitlines(keepends=True)
+    moved = shutil.copytree(run, tmp_path / "elsewhere")
+    (moved / "rollouts.jsonl").write_text("".join(reversed(lines)))
+    second = packed(tmp_path, build(moved, Declarations()), "2.zip")
+    assert first.read_bytes() == second.read_bytes()
+    checked = verify(first)
+    assert checked.problems == []
+    assert zipfile.ZipFile(first).testzip() is None
+
+
+def test_crashed_attempts_are_counted_both_ways(tmp_path, members):
+    scores = verify(packed(tmp_path, members)).manifest.scores
+    assert scores["success"] == 3 / 5
+    assert scores["with_crashes_as_failures"] == 3 / 6
+    assert (scores["n"], scores["unscored"]) == (5, 1)
+    assert scores["mean_over_tasks"] == pytest.approx((1 + 0.5 + 0) / 3)
+    assert scores["flip_rate"] == 0.5
+    assert scores["pass_at"] == {"1": pytest.approx(0.5)}
+
+
+def test_sop_numbers_are_those_of_the_rows(tmp_path):
+    run = sop_run(tmp_path / "run", {"1": (4, 4), "2": (1, 4), "3": (0, 2), "4": (2, 2)}, crashed=("4",))
+    checked = verify(packed(tmp_path, build(run, Declarations())))
+    assert checked.problems == []
+    found = checked.manifest.scores
+    assert found["PG"] == pytest.approx((1 + 0.25 + 0) / 3)
+    assert found["TSR"] == pytest.approx(1 / 3)
+    assert found["with_crashes_as_failures"] == 1 / 4
+    assert found["tokens"] == 5 * found["turns"]
+
+
+def test_secrets_and_paths_stay_at_home(tmp_path, members):
+    everything = b"".join(members.values())
+    assert b"/home/ann" not in everything
+    assert b"hf_abcdef" not in everything
+    manifest = verify(packed(tmp_path, members)).manifest
+    assert manifest.name == ".../walker"
+    assert manifest.redactions == {"paths": 4, "secrets": 1}
+    cleaner = Redactor()
+    assert (
+        cleaner.secrets("open /sdcard/Download, key sk-proj-abcdefghijklmnopqrst")
+        == "open /sdcard/Download, key [redacted]"
+    )
+    assert cleaner.everything("at C:\\Users\\ann\\run\\x.py") == "at .../x.py"
+    assert (
+        cleaner.everything("https://bob:hunter2@host/v1 and /sdcard/Music")
+        == "https://[redacted]@host/v1 and /sdcard/Music"
+    )
+
+
+def test_a_signature_binds_key_and_contents(tmp_path, run):
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
+    (tmp_path / "key.pem").write_bytes(pem)
+    members = build(run, Declarations(), key=tmp_path / "key.pem")
+    assert verify(packed(tmp_path, members)).signed_by == key.public_key().public_bytes_raw().hex()
+    manifest = json.loads(members[archive.MANIFEST])
+    manifest["declarations"]["notes"] = "better than it is"
+    forged = members | {archive.MANIFEST: json.dumps(manifest).encode()}
+    assert problems(tmp_path, forged)[0][0] == archive.SIGNATURE
+    (tmp_path / "key.pem").write_text("no key")
+    with pytest.raises(SetupError, match="openssl genpkey"):
+        build(run, Declarations(), key=tmp_path / "key.pem")
+
+
+def test_a_run_whose_number_is_not_its_rows_is_not_bundled(run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(metrics | {"success": 0.9}))
+    with pytest.raises(DataError, match=r"metrics.json:1: success is 0.9, its rollouts give 0.6"):
+        build(run, Declarations())
+
+
+def test_a_missing_screenshot_is_named(run):
+    next((run / "images").iterdir()).unlink()
+    with pytest.raises(DataError, match="screenshot of a recorded turn is missing"):
+        build(run, Declarations())
+
+
+# ------------------------------------------------------------------------------------------------------ bent, and where
+
+
+def edited(members: dict[str, bytes], number: int, edit) -> dict[str, bytes]:
+    lines = members[archive.ATTEMPTS].decode().splitlines()
+    row = json.loads(lines[number - 1])
+    edit(row)
+    lines[number - 1] = canonical(row)
+    return members | {archive.ATTEMPTS: ("\n".join(lines) + "\n").encode()}
+
+
+def test_one_byte_of_a_screenshot(tmp_path, members):
+    name = next(name for name in members if name.startswith("screenshots/"))
+    bent = bytearray(members[name])
+    bent[-20] ^= 1
+    file = packed(tmp_path, members)
+    raw = file.read_bytes()
+    at = raw.index(members[name])
+    file.write_bytes(raw[:at] + bytes(bent) + raw[at + len(bent) :])
+    with pytest.raises(Refused, match=name):
+        verify(file)
+    found = problems(tmp_path, members | {name: bytes(bent)}, resum=False)
+    assert {place for place, _ in found} == {name}
+    assert problems(tmp_path, members | {name: bytes(bent)}) == [(name, "its bytes are not those its name stands for")]
+
+
+def test_one_success_flag(tmp_path, members):
+    bent = edited(members, 4, lambda row: row.update(success=True, ending="finished"))
+    assert (archive.ATTEMPTS in {place for place, _ in problems(tmp_path, dict(bent), resum=False)}) is True
+    found = dict(problems(tmp_path, bent))
+    assert "'b' trial 1: edited" in found["attempts.jsonl:4"]
+    assert found["manifest.json scores.success"] == "claimed 0.6, the attempts give 0.8"
+    bent = edited(members, 4, lambda row: row.update(success=True))
+    assert "the ending is out_of_steps" in dict(problems(tmp_path, bent))["attempts.jsonl:4 success"]
+
+
+def test_one_success_flag_of_a_walk_contradicts_its_verdicts(tmp_path):
+    members = build(sop_run(tmp_path / "run", {"1": (4, 4), "2": (1, 4)}), Declarations())
+    bent = edited(members, 2, lambda row: row.update(success=True))
+    assert "its verdicts say False" in dict(problems(tmp_path, bent))["attempts.jsonl:2 success"]
+
+
+def test_one_seed(tmp_path, members):
+    bent = edited(members, 2, lambda row: row.update(seed=4))
+    assert dict(problems(tmp_path, bent))["attempts.jsonl:2 seed"] == "task 'a' trial 1: 4, the manifest declares 3"
+
+
+@pytest.mark.parametrize("key", ["success", "n", "unscored", "with_crashes_as_failures", "mean_over_tasks", "turns"])
+def test_one_total(tmp_path, members, key):
+    manifest = json.loads(members[archive.MANIFEST])
+    manifest["scores"][key] += 1
+    bent = members | {archive.MANIFEST: json.dumps(manifest).encode()}
+    assert [place for place, _ in problems(tmp_path, bent)] == [f"manifest.json scores.{key}"]
+
+
+def test_an_attempt_left_out_or_made_twice(tmp_path, members):
+    lines = members[archive.ATTEMPTS].decode().splitlines(keepends=True)
+    short = members | {archive.ATTEMPTS: "".join(lines[1:]).encode()}
+    assert ("attempts.jsonl", "no attempt at 'a' trial 0, which is declared") in problems(tmp_path, short)
+    twice = members | {archive.ATTEMPTS: "".join([lines[0], *lines]).encode()}
+    assert ("attempts.jsonl:2", "second attempt at 'a' trial 0") in problems(tmp_path, twice)
+
+
+def test_more_turns_than_the_budget(tmp_path, members):
+    bent = edited(members, 1, lambda row: row.update(budget=1))
+    assert "2 turns, the budget is 1" in dict(problems(tmp_path, bent))["attempts.jsonl:1 turns"]
+
+
+@pytest.mark.parametrize(
+    "line", ['{"task": 1}', "{", "[" * 100_000, '{"a":1,"a":2}', '{"seed":NaN}', "\udcff", "null", '{"turns":[{}]}']
+)
+def test_a_line_that_is_no_attempt(tmp_path, members, line):
+    bent = members | {archive.ATTEMPTS: members[archive.ATTEMPTS] + line.encode("utf-8", "surrogateescape") + b"\n"}
+    assert any(place == "attempts.jsonl:7" for place, _ in problems(tmp_path, bent))
+
+
+# ------------------------------------------------------------------------------------------------------------- hostile
+
+
+def zipped(path: Path, members: list[tuple[str, bytes]], **how) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in members:
+            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            info.external_attr = how.get("mode", 0o100644) << 16
+            info.compress_type = how.get("compress", zipfile.ZIP_STORED)
+            info.create_system = 3
+            file.writestr(info, data)
+    return path
+
+
+def giant_png(width: int, height: int) -> bytes:
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b"")]
+    body = b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+BAD_NAMES = ["../out.txt", "/abs.txt", "..\\out.txt", "C:\\out.txt", "screenshots/../../out.png", "manifest.json/",
+             "screenshots/" + "A" * 64 + ".png", "screenshots/" + "a" * 64 + ".svg", "run.pkl"]  # fmt: skip
+
+
+def hostile(kind: str, tmp_path: Path, members: dict[str, bytes]) -> Path:
+    path, whole = tmp_path / "hostile.zip", sorted(members.items())
+    if kind in BAD_NAMES:
+        return zipped(path, [*whole, (kind, b"x")])
+    if kind == "link":
+        return zipped(path, whole, mode=0o120777)
+    if kind == "device":
+        return zipped(path, whole, mode=0o020666)
+    if kind == "bomb":
+        return zipped(path, [*whole[:-1], (whole[-1][0], b"\0" * 10_000_000)], compress=zipfile.ZIP_DEFLATED)
+    if kind == "twice":
+        with pytest.warns(UserWarning, match="Duplicate"):
+            return zipped(path, [*whole, whole[0]])
+    if kind == "missing":
+        return zipped(path, whole[1:])
+    if kind in ("giant", "flat", "not a picture"):
+        data = {"giant": giant_png(200_000, 200_000), "flat": giant_png(0, 5), "not a picture": b"GIF89a" * 20}[kind]
+        members = members | {f"screenshots/{hashlib.sha256(data).hexdigest()}.png": data}
+        members[archive.SUMS] = archive.sums(members)
+        archive.write(path, members)
+        return path
+    archive.write(path, members)
+    raw = path.read_bytes()
+    end = raw.rindex(b"PK\5\6")
+    swapped = {
+        "truncated": raw[: len(raw) // 2],
+        "empty": b"",
+        "no archive": b"hello" * 100,
+        "prefix": b"#!/bin/sh\n" + raw,
+        "suffix": raw + b"more",
+        "comment": raw[:-2] + b"\2\0hi",
+        "overlap": raw[: end + 16] + struct.pack("<I", 0) + raw[end + 20 :],
+        "encrypted": raw.replace(b"PK\1\2\x14\3\x14\0\0\0", b"PK\1\2\x14\3\x14\0\1\0"),
+        "many": raw[: end + 8] + b"\xff\xff\xff\xff" + raw[end + 12 :],
+        "nul in a name": raw.replace(b"SHA256SUMS", b"SHA256S\0MS"),
+        "size lies": raw[:18] + b"\xff\xff\xff\x7f" + raw[22:],
+    }
+    path.write_bytes(swapped[kind])
+    return path
+
+
+HOSTILE = [*BAD_NAMES, "link", "device", "bomb", "twice", "missing", "giant", "flat", "not a picture", "truncated",
+           "empty", "no archive", "prefix", "suffix", "comment", "overlap", "encrypted", "many", "nul in a name", "size lies"]  # fmt: skip
+
+
+def files(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_size for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_bundles_are_refused_and_nothing_is_written(tmp_path, members, kind, monkeypatch):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    path = hostile(kind, tmp_path / "in" / "deep", members)
+    monkeypatch.chdir(tmp_path / "in" / "deep")
+    before = files(tmp_path)
+    if kind in ("giant", "flat", "not a picture"):
+        assert any(place.startswith("screenshots/") and "no turn" not in what for place, what in
+                   [(p.place, p.what) for p in verify(path).problems])  # fmt: skip
+    else:
+        with pytest.raises(Refused):
+            verify(path)
+    result = CliRunner().invoke(app, ["submit", "verify", str(path)])
+    assert result.exit_code != 0
+    assert files(tmp_path) == before
+
+
+def test_there_are_more_than_twenty_of_them():
+    assert len(set(HOSTILE)) > 20
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.one_of(st.text(min_size=1, max_size=40), st.from_regex(r"(\.\./|/|\\|screenshots/)+[a-f0-9.]*(png)?")))
+def test_no_name_but_a_bundles_own_gets_in(tmp_path, members, name):
+    folder = tmp_path / "names"
+    folder.mkdir(exist_ok=True)
+    try:
+        path = zipped(folder / "n.zip", [*sorted(members.items()), (name, b"x")])
+    except (ValueError, UnicodeError):
+        return
+    with pytest.raises(Refused):
+        verify(path)
+    assert [p.name for p in folder.iterdir()] == ["n.zip"]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.integers(0, 10**9), bit=st.integers(0, 7))
+def test_no_single_bit_can_change_unnoticed(tmp_path, members, place, bit):
+    file = packed(tmp_path, members, "bit.zip")
+    raw = bytearray(file.read_bytes())
+    raw[place % len(raw)] ^= 1 << bit
+    file.write_bytes(raw)
+    with contextlib.suppress(Refused):
+        assert verify(file).problems
+
+
+# ------------------------------------------------------------------------------------------- lint, export, compare, board
+
+
+def checked(tmp_path: Path, name: str, outcomes, declared: Declarations | None = None, **record):
+    run = live_run(tmp_path / name, outcomes, **record)
+    return verify(packed(tmp_path, build(run, declared or Declarations(), name), f"{name}.zip"))
+
+
+def test_lint_asks_what_a_reader_would(tmp_path):
+    one = checked(
+        tmp_path, "one", {"a": [True], "b": [None]}, Declarations(best_of=8, human_help=True), temperature=0.7
+    )
+    said = "\n".join(lint(one, one.screenshots))
+    for expected in (
+        "subset of tasks: 2 of 116",
+        "best of 8 is not pass@1",
+        "single trial per task",
+        "declared: human help",
+        "not declared: training on test tasks",
+        "train/test overlap: 3 of 3",
+        "1 of 2 attempts crashed",
+        "no weight hashes",
+        "temperature 0.7",
+    ):
+        assert expected in said
+    manifest = one.manifest.model_copy(
+        update={"provenance": one.manifest.provenance | {"judge": {"model": "m"}, "model": "m"}}
+    )
+    assert "judge equals policy" in "\n".join(lint(type(one)(**{**vars(one), "manifest": manifest})))
+
+
+def test_export_for_the_android_world_sheet(tmp_path):
+    one = checked(tmp_path, "=walker\t1", OUTCOMES)
+    made = export(one, "android-world")
+    head, row = (line.split("\t") for line in made["android_world.tsv"].splitlines())
+    assert tuple(head) == SHEET
+    cells = dict(zip(head, row, strict=True))
+    assert cells["Success rate (pass@1)"] == "50.0"
+    assert cells["Number of trials"] == "2"
+    assert cells["Model"] == "'=walker 1"
+    assert one.root in made["issue.md"]
+    with pytest.raises(SetupError, match="BrowserGym takes results on miniwob"):
+        export(one, "browsergym")
+
+
+def test_export_for_the_other_boards(tmp_path):
+    web = checked(tmp_path, "web", OUTCOMES, kind="miniwob")
+    entry = json.loads(export(web, "browsergym")["miniwob.json"])[0]
+    assert (entry["score"], entry["benchmark"], entry["reproducible"]) == (50.0, "MiniWoB", "No")
+    text = export(web, "hf-eval")[".eval_results/miniwob.yaml"]
+    assert "value: 60.0" in text
+    table = export(web, "csv")["attempts.csv"].splitlines()
+    assert len(table) == 7
+    assert table[-1].startswith("c,1,3,,crashed,2,10,,")
+    assert set(EXPORTS) == {"android-world", "screenspot-pro", "browsergym", "hf-eval", "csv"}
+
+
+def test_export_for_screenspot_pro(tmp_path):
+    folder = sop_run(tmp_path / "spot", {"1": (1, 1), "2": (0, 1), "3": (1, 1)})
+    members = build(folder, Declarations(link="https://x"))
+    for number, group in enumerate(("Dev text", "Dev icon", "OS text"), 1):
+        members = edited(members, number, lambda row, group=group: row.update(group=group))
+    manifest = json.loads(members[archive.MANIFEST]) | {"kind": "screenspot", "rules": None}
+    lines = members[archive.ATTEMPTS].splitlines()
+    for claim, line in zip(manifest["attempts"], lines, strict=True):
+        claim["sha256"] = hashlib.sha256(line).hexdigest()
+    from launch.submission.schema import Attempt, parse
+    from launch.submission.scores import numbers
+
+    manifest["scores"] = numbers("screenspot", [parse(Attempt, line) for line in lines], None)
+    members[archive.MANIFEST] = json.dumps(manifest).encode()
+    members[archive.SUMS] = archive.sums(members)
+    made = export(verify(packed(tmp_path, members)), "screenspot-pro")
+    results = json.loads(made["leaderboard.json"])["m"]["results"]
+    assert results["group"] == {"Dev": {"text": 100.0, "icon": 0.0, "avg": 50.0}, "OS": {"text": 100.0, "avg": 100.0}}
+    assert results["overall"] == {"text": 100.0, "icon": 0.0, "avg": 66.7}
+    assert len(json.loads(made["raw_responses.json"])) == 3
+
+
+def test_two_bundles_compared_in_words(tmp_path):
+    tasks = [str(i) for i in range(20)]
+    good = checked(tmp_path, "good", {t: [True] for t in tasks})
+    bad = checked(tmp_path, "bad", {t: [int(t) < 8] for t in tasks})
+    near = checked(tmp_path, "near", {t: [int(t) != 3] for t in tasks}, seed=9)
+    found = compare(good, bad)
+    assert found["distinguishable"]
+    assert found["flip_rate"] == 0.6
+    assert "the first is better: +60.0 points" in found["words"]
+    assert compare(bad, good)["words"].startswith("the second is better")
+    assert compare(good, near)["words"].startswith("not distinguishable")
+    assert "the seeds differ" in compare(good, near)["words"]
+    with pytest.raises(SetupError, match="no attempt is in both"):
+        compare(good, checked(tmp_path, "other", {"x": [True]}))
+
+
+def test_a_board_ranks_what_verifies_and_escapes_what_it_shows(tmp_path):
+    out = tmp_path / "bundles"
+    out.mkdir()
+    evil = "<script>alert(1)</script> | <img src=x onerror=y>"
+    for name, outcomes in ((evil, {"a": [True]}), ("plain", {"a": [False]})):
+        run = live_run(tmp_path / str(len(name)), outcomes)
+        archive.write(out / f"{len(name)}.zip", build(run, Declarations(), name))
+    (out / "broken.zip").write_bytes(b"no")
+    bent = edited(build(tmp_path / "5", Declarations()), 1, lambda row: row.update(seed=8))
+    bent[archive.SUMS] = archive.sums(bent)
+    archive.write(out / "bent.zip", bent)
+    content = board(out)
+    assert [row["name"] for row in content["worlds"]["android_world"]] == [evil, "plain"]
+    assert {row["file"] for row in content["refused"]} == {"broken.zip", "bent.zip"}
+    made = pages(content)
+    for name in ("index.html", "README.md"):
+        assert "<script>" not in made[name]
+        assert "<img" not in made[name]
+        assert "not re-scored" in made[name]
+    assert "&lt;script&gt;" in made["index.html"]
+    assert str(tmp_path) not in "".join(made.values())
+    assert json.loads(made["board.json"])["published"]["UI-S1-7B"]["TSR"] == 16.3
+
+
+def test_the_published_rows_are_whole():
+    from launch.submission.published import published
+
+    rows = published()
+    assert len(rows) == 24
+    assert rows["Qwen2.5VL-7B"] == {"PG": 17.4, "TSR": 9.8, "AITW-Gen": 49.0, "AITW-Web": 20.0, "MiniWob++": 54.0, "AndroidWorld": 22.0}  # fmt: skip
+    assert rows["UI-TARS-7B"]["Odyssey SR"] == 87.0
+
+
+def test_the_commands(tmp_path, run):
+    def call(*words: object) -> dict:
+        result = CliRunner().invoke(app, ["submit", *map(str, words), "--json"])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    bundle = tmp_path / "out" / "b.zip"
+    assert call("build", run, "--out", bundle, "--no-human-help", "--not-trained-on-test")["ok"]
+    assert call("verify", bundle)["attempts"] == 6
+    assert "not declared: human help" not in call("lint", bundle)["findings"]
+    assert call("export", bundle, "--to", "csv", "--out", tmp_path / "csv")["files"] == [
+        str(tmp_path / "csv/attempts.csv")
+    ]
+    assert call("compare", bundle, bundle)["flip_rate"] == 0
+    assert call("board", bundle.parent, "--out", tmp_path / "board")["refused"] == []
+    assert {p.name for p in (tmp_path / "board").iterdir()} == {"index.html", "README.md", "board.json"}
+    unsigned = CliRunner().invoke(app, ["submit", "verify", str(bundle), "--key", "ab"])
+    assert unsigned.exit_code == 1
+    assert "not signed" in unsigned.output
+    for words in (["verify", "nowhere.zip"], ["export", str(bundle), "--to", "csvv", "--out", "x"]):
+        assert isinstance(CliRunner().invoke(app, ["submit", *words]).exception, GuiderailError)
