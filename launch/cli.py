@@ -14,7 +14,7 @@ from agent.dialects import DIALECTS
 from agent.dialogue import Dialogue
 from agent.errors import GuiderailError, SetupError
 from agent.screen import Vision
-from launch import evaluate, explain, live, parts, show
+from launch import android, evaluate, explain, live, parts, show
 from launch.data import data_app, import_app
 from launch.evaluate import DataArg, Json, Limit, Out, RulesOption, Screen, SkipBad, Swipes
 from launch.rejudge import rejudge
@@ -37,7 +37,7 @@ app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(import_app, name="import")
 app.add_typer(data_app, name="data")
 app.add_typer(submit_app, name="submit")
-for command in live.COMMANDS:
+for command in (*live.COMMANDS, *android.COMMANDS):
     evaluate.app.command()(command)
 app.command()(rejudge)
 app.command()(report)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from agent.errors import SetupError
 from envs.attempts import Patience, World
@@ -210,6 +211,9 @@ def pocket(
     split: Annotated[str, typer.Option(help="train, test or heldout")] = "test",
     size: Annotated[str, typer.Option(help="screen in pixels, WxH")] = "160x288",
     style: Annotated[str, typer.Option(help="easy or free")] = "easy",
+    device: Annotated[str, typer.Option(help="android_env, or adb: the real adb client and the phone's own daemon")] = (
+        "android_env"
+    ),
     width: Width = 32,
     workers: Workers = 1,
     executor: Executor = "processes",
@@ -229,10 +233,12 @@ def pocket(
     if not isinstance(screen, tuple):
         raise SetupError(f"--size {size!r}: expected WIDTHxHEIGHT")
     who = ask(model, adapter, server, served, agent, dialect, images, tokens)
+    if device != "adb" and device != "android_env":
+        raise SetupError(f"--device {device!r}: expected android_env or adb")
     patience = Patience(step_timeout, attempt_timeout)
     how = How(temperature, seed, width, workers, executor, repeats, retries, patience, resume)
-    world = {"world": "pocket", "tasks": tasks, "split": split, "size": list(screen), "style": style}
-    result = score_live("pocket", PocketTasks(tasks, seed, split, style, screen), who, how, out, world)
+    world = {"world": "pocket", "tasks": tasks, "split": split, "size": list(screen), "style": style, "device": device}
+    result = score_live("pocket", PocketTasks(tasks, seed, split, style, screen, device), who, how, out, world)
     report(f"live pocket, {split} tasks", who, result, as_json)
 
 
@@ -273,6 +279,30 @@ def miniwob(
     world = {"world": "miniwob", "suite": suite, "seeds": seeds, "scale": scale, "max_steps": max_steps}
     result = score_live("miniwob", WebTasks(suite, seeds, seed, scale, max_steps), who, how, out, world)
     report(f"MiniWoB++ {suite}", who, result, as_json)
+
+
+def record_miniwob(
+    out: Annotated[Path, typer.Option(help="folder to write: episodes.jsonl, images/, DATASET.md")],
+    suite: Annotated[str, typer.Option(help="experts, smoke, or names of pages with commas")] = "experts",
+    seeds: Annotated[int, typer.Option(help="episodes per page, from seeds --seed, --seed + 1, ...")] = 3,
+    seed: Seed = 0,
+    scale: Annotated[int, typer.Option(help="screenshot pixels per page pixel; the page has 160x210")] = 2,
+    max_steps: Annotated[int, typer.Option(help="steps per episode")] = 30,
+    as_json: Json = False,
+) -> None:
+    """Record scripted experts on MiniWoB++ pages as standard JSONL and PNGs with true boxes; only successes are kept."""
+    parts.require("miniwob", "web")
+    from envs.miniwob.record import record
+    from envs.miniwob.tasks import WebTasks
+
+    world = WebTasks(suite, seeds, seed, scale, max_steps)
+    with show.progress() as bar:
+        task = bar.add_task("recording", total=len(world.listed()), note="")
+        card = record(out, world, lambda: bar.advance(task))
+    table = Table("recorded", "")
+    for key, value in card.items():
+        table.add_row(key, str(value))
+    show.result(card, as_json, table)
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (pocket, miniwob)
