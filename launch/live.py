@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -51,6 +51,8 @@ Resume = Annotated[bool, typer.Option("--resume", help="go on with the run in --
 LINE_EVERY = 10.0
 SCORED = ("task", "trial", "ending", "success", "reason")
 """What the score needs of a line of the journal."""
+
+DEVICES: dict[str, Literal["android_env", "adb"]] = {"android_env": "android_env", "adb": "adb"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,12 +235,13 @@ def pocket(
     if not isinstance(screen, tuple):
         raise SetupError(f"--size {size!r}: expected WIDTHxHEIGHT")
     who = ask(model, adapter, server, served, agent, dialect, images, tokens)
-    if device != "adb" and device != "android_env":
-        raise SetupError(f"--device {device!r}: expected android_env or adb")
+    road = DEVICES.get(device)
+    if road is None:
+        raise SetupError(f"--device {device!r}: expected {' or '.join(DEVICES)}")
     patience = Patience(step_timeout, attempt_timeout)
     how = How(temperature, seed, width, workers, executor, repeats, retries, patience, resume)
     world = {"world": "pocket", "tasks": tasks, "split": split, "size": list(screen), "style": style, "device": device}
-    result = score_live("pocket", PocketTasks(tasks, seed, split, style, screen, device), who, how, out, world)
+    result = score_live("pocket", PocketTasks(tasks, seed, split, style, screen, road), who, how, out, world)
     report(f"live pocket, {split} tasks", who, result, as_json)
 
 
