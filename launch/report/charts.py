@@ -54,7 +54,7 @@ def curve(name: str, points: Sequence[tuple[int, float]]) -> Markup:
     points = points[:: max(1, len(points) // 600)]
     low, high = min(y for _, y in points), max(y for _, y in points)
     first, last = points[0][0], points[-1][0]
-    left, right, top, bottom = 38.0, W - 6.0, 8.0, H - 16.0
+    left, right, top, bottom = 44.0, W - 6.0, 8.0, H - 16.0
 
     def at(x: float, y: float) -> tuple[float, float]:
         across = (x - first) / (last - first) if last > first else 0.5

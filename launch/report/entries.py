@@ -203,7 +203,7 @@ def _live(row: Mapping[str, Any], folder: Path, images: Images) -> Entry:
         "goal": str(row["goal"]),
         "generation": None,
         "signal": None,
-        "template": re.sub(r"[-_/#:. ]*\d+$", "", task) or "unknown",
+        "template": re.split(r"[-/#:]|\d", task, maxsplit=1)[0].rstrip("_. ") or "unknown",
         "live": True,
         "steps": steps,
         "rollouts": [{"sample": 0, "ended": ended, "success": success, "reason": str(row["reason"]), "turns": turns}],

@@ -207,7 +207,11 @@ class Site:
         nav = [{"title": "Runs", "href": "index.html", "here": True}]
         nav += [{"title": "Before/after", "href": "compare.html", "here": False}] if pairs else []
         names = KINDS | {page.run.kind: page.run.kind for page in pages if page.run.kind not in KINDS}
-        kinds = [(names[kind], rows) for kind in names if (rows := [_row(p) for p in pages if p.run.kind == kind])]
+        kinds = [
+            (names[kind], max((row["columns"] for row in rows), key=len), rows)
+            for kind in names
+            if (rows := [_row(page) for page in pages if page.run.kind == kind])
+        ]
         title = ", ".join(folder.name or "runs" for folder in folders[:4])
         common = {"run": None, "live_run": False, "up": ""}
         self._render(

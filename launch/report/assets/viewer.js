@@ -92,7 +92,7 @@
     byId("entries").replaceChildren(...shown.slice(page * PAGE, (page + 1) * PAGE).map((row) => el("li", {},
       el("a", { href: hash(row.key, 0, 0), "aria-current": current && current.key === row.key ? "true" : null },
         el("span", { class: "meta" }, el("span", {}, row.episode),
-          el("span", {}, row.generation === null ? row.template : `generation ${row.generation}`)),
+          el("span", {}, row.generation === null ? (row.episode.startsWith(row.template) ? "" : row.template) : `generation ${row.generation}`)),
         el("span", { class: "goal" }, row.goal || "(goal unknown)"),
         el("span", { class: "paths", "aria-hidden": "true" }, ...row.paths.slice(0, 16).map(path)),
         el("span", { class: "sr" }, `${row.paths.filter((p) => p.ok).length} of ${row.paths.length} right`)))));

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -104,14 +105,14 @@ class Browser:
         sizes: dict[str, float] = {}
         for process in _descendants(self.driver.pid):
             try:
-                command = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+                command = Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
                 lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
             except OSError:
                 continue
-            kind = next((c[7:].decode() for c in command if c.startswith(b"--type=")), "browser")
+            found = re.search(r"--type=(\S+)", command)
+            kind = found[1] if found else "browser"
             pss = next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
-            if b"chromedriver" not in command[0]:
-                sizes[kind] = sizes.get(kind, 0.0) + pss / 1024
+            sizes[kind] = sizes.get(kind, 0.0) + pss / 1024
         return sizes
 
     def close(self) -> None:
