@@ -10,6 +10,7 @@ from typing import Any
 
 from agent.dialects import DIALECTS
 from agent.errors import DataError, SetupError
+from agent.types import Episode, Screenshot
 from launch import parts
 from launch.submission import archive, scores
 from launch.submission.redact import Redactor
@@ -21,16 +22,20 @@ _WEIGHTS = (".safetensors", ".json", ".jinja", ".txt", ".model")
 _SETTINGS = ("world", "split", "size", "style", "suite", "scale", "max_steps", "repeats", "how", "temperature", "voice")
 
 
-def build(run: Path, declared: Declarations, name: str | None = None, key: Path | None = None) -> dict[str, bytes]:
-    """The members of the bundle of a finished run. Raises SetupError for what cannot be submitted, DataError where the
-    run's own numbers are not those of its rows."""
+def build(
+    run: Path, declared: Declarations, name: str | None = None, key: Path | None = None, data: str | None = None
+) -> dict[str, bytes]:
+    """The members of the bundle of a finished run. data: the recordings it was scored on, to bring their screenshots.
+
+    Raises SetupError for what cannot be submitted, DataError where the run's own numbers are not those of its rows.
+    """
     record, metrics = read_json(run / "run.json"), read_json(run / "metrics.json")
     kind = record["kind"]
     if kind in ("train", "gate", "rejudge"):
         raise SetupError(f"{run} is a {kind} run; submit one of guiderail evaluate, written with --out")
     clean = Redactor()
-    about = _about(record, kind)
-    rows = sorted((_attempt(row, kind, record, about, clean) for row in read_rollouts(run)), key=_place)
+    about, shots = _about(record, kind), _recorded_screens(record, data) if data is not None else {}
+    rows = sorted((_attempt(row, kind, record, about, shots, clean) for row in read_rollouts(run)), key=_place)
     if not rows:
         raise SetupError(f"{run} holds no attempts; run the evaluation again")
     lines = [canonical(row.model_dump(exclude_none=False)) for row in rows]
@@ -58,7 +63,7 @@ def build(run: Path, declared: Declarations, name: str | None = None, key: Path 
             json.dumps(manifest.model_dump(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         ).encode(),
         archive.ATTEMPTS: "".join(line + "\n" for line in lines).encode(),
-        **_screenshots(run, rows),
+        **(_screenshots(run, rows) if data is None else _shown(rows, shots)),
     }
     members[archive.SUMS] = archive.sums(members)
     if key is not None:
@@ -98,12 +103,31 @@ def _about(record: Mapping[str, Any], kind: str) -> dict[str, dict[str, Any]]:
     if kind == "screenspot":
         from rl.screenspot import cell
 
-        source = record["data"]
-        data = parts.dataset(source["path"], source["screen"], "finger", True, None)
-        if data.digest != source["digest"]:
-            raise SetupError(f"{source['path']} is not the data of this run any more; put the same file there")
-        return {episode.id: {"group": " ".join(cell(episode))} for episode in data.episodes}
+        episodes = _recordings(record, record["data"]["path"])
+        return {episode.id: {"group": " ".join(cell(episode))} for episode in episodes}
     return {}
+
+
+def _recordings(record: Mapping[str, Any], path: str) -> Sequence[Episode]:
+    source = record.get("data")
+    if not isinstance(source, dict) or "digest" not in source:
+        raise SetupError("this run was not scored on recordings; leave --data out")
+    data = parts.dataset(path, source["screen"], source["swipes"], True, None)
+    if data.digest != source["digest"]:
+        raise SetupError(f"{path} is not the data of this run; give the same file with --data")
+    return data.episodes
+
+
+def _recorded_screens(record: Mapping[str, Any], path: str) -> dict[tuple[str, int], Screenshot]:
+    """(episode, step) -> what was shown there."""
+    return {(e.id, t): step.screenshot for e in _recordings(record, path) for t, step in enumerate(e.steps)}
+
+
+def _shown(rows: Sequence[Attempt], shots: Mapping[tuple[str, int], Screenshot]) -> dict[str, bytes]:
+    """The recordings' screenshots that the rows name; none where they are not all PNG."""
+    wanted = {turn.screenshot for row in rows for turn in row.turns}
+    found = {f"screenshots/{shot.digest}.png": shot.encoded() for shot in shots.values() if shot.digest in wanted}
+    return found if all(archive.picture_problem(data) is None for data in found.values()) else {}
 
 
 def _tasks(record: Mapping[str, Any], kind: str, rows: Sequence[Attempt], about: Mapping[str, Any]) -> list[str]:
@@ -112,7 +136,12 @@ def _tasks(record: Mapping[str, Any], kind: str, rows: Sequence[Attempt], about:
 
 
 def _attempt(
-    row: Mapping[str, Any], kind: str, record: Mapping[str, Any], about: Mapping[str, Any], clean: Redactor
+    row: Mapping[str, Any],
+    kind: str,
+    record: Mapping[str, Any],
+    about: Mapping[str, Any],
+    shots: Mapping[tuple[str, int], Screenshot],
+    clean: Redactor,
 ) -> Attempt:
     seed = int(record.get("seed", 0))
     if kind not in scores.RECORDINGS:
@@ -128,8 +157,9 @@ def _attempt(
             turns=[_turn(turn, clean) for turn in row["turns"]],
             **known,
         )
-    turns = [_turn(turn, clean) for turn in row["turns"]]
     crashed, name = row["ended"] == "crashed", row["episode_id"]
+    seen = [shots[name, turn["index"]].digest if shots else None for turn in row["turns"]]
+    turns = [_turn({**turn, "screenshot": shot}, clean) for turn, shot in zip(row["turns"], seen, strict=True)]
     one = Attempt(
         task=f"{name}/{row['index']}" if kind == "offline" and "index" in row else name,
         trial=int(row.get("sample", 0)),

@@ -36,6 +36,7 @@ def build(
     out: Annotated[Path, typer.Option(help="bundle to write, a .zip")],
     name: Annotated[str | None, typer.Option(help="what the agent is called; default: its model")] = None,
     sign: Annotated[Path | None, typer.Option(help="Ed25519 private key (PEM) to sign with")] = None,
+    data: Annotated[str | None, typer.Option(help="recordings it was scored on, to bring their screenshots")] = None,
     human_help: Annotated[bool | None, typer.Option("--human-help/--no-human-help")] = None,
     trained_on_test: Annotated[bool | None, typer.Option("--trained-on-test/--not-trained-on-test")] = None,
     best_of: Annotated[int, typer.Option(min=1, help="attempts behind each counted one")] = 1,
@@ -47,7 +48,7 @@ def build(
     declared = Declarations(
         human_help=human_help, trained_on_test=trained_on_test, best_of=best_of, link=link, notes=notes
     )
-    members = make_bundle(run, declared, name, sign)
+    members = make_bundle(run, declared, name, sign, data)
     out.parent.mkdir(parents=True, exist_ok=True)
     archive.write(out, members)
     _show(_checked(out), as_json, f"{out}, {out.stat().st_size} bytes")

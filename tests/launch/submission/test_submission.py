@@ -565,3 +565,28 @@ def test_the_commands(tmp_path, run):
     assert "not signed" in unsigned.output
     for words in (["verify", "nowhere.zip"], ["export", str(bundle), "--to", "csvv", "--out", "x"]):
         assert isinstance(CliRunner().invoke(app, ["submit", *words]).exception, GuiderailError)
+
+
+def test_recordings_bring_their_screenshots_and_show_an_overlap(tmp_path):
+    """A real SOP run of the expert on recorded Pocket episodes, bundled with and without its data."""
+    pytest.importorskip("android_env")
+
+    def call(*words: object) -> dict:
+        result = CliRunner().invoke(app, [*map(str, words), "--json"])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    data, run = tmp_path / "data", tmp_path / "run"
+    call("record", "pocket", "--episodes", 2, "--out", data)
+    call("evaluate", "sop", data, "--agent", "expert", "--out", run)
+    plain, whole = tmp_path / "plain.zip", tmp_path / "whole.zip"
+    assert call("submit", "build", run, "--out", plain)["screenshots"] == 0
+    made = call("submit", "build", run, "--out", whole, "--data", data)
+    assert made["screenshots"] > 5
+    assert made["scores"]["TSR"] == 1
+    assert "overlap" in "\n".join(call("submit", "lint", whole, "--train", data)["findings"])
+    call("record", "pocket", "--episodes", 1, "--seed", 9, "--out", tmp_path / "other")
+    wrong = CliRunner().invoke(
+        app, ["submit", "build", str(run), "--out", str(plain), "--data", str(tmp_path / "other")]
+    )
+    assert "is not the data of this run" in str(wrong.exception)
