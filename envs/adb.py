@@ -59,17 +59,17 @@ _BOUNDS = re.compile(r"\[(-?\d+),(-?\d+)\]\[(-?\d+),(-?\d+)\]")
 class Adb:
     """The adb client of one device. Arguments are a list and never meet a shell of this machine.
 
-    serial: as `adb devices` lists it, or HOST:PORT, which `connect` reaches. server_port: the adb server's own port.
+    serial: as `adb devices` lists it, or HOST:PORT, which `connect` reaches. server_port: of the adb server (None: $ANDROID_ADB_SERVER_PORT, or adb's own default 5037).
     timeout: seconds for one call.
     """
 
-    def __init__(self, serial: str, adb: str = "adb", server_port: int = 5037, timeout: float = 90.0):
+    def __init__(self, serial: str, adb: str = "adb", server_port: int | None = None, timeout: float = 90.0):
         if shutil.which(adb) is None:
             raise SetupError(
                 f"no adb client at {adb!r}; run: apt-get install adb (or give the SDK's platform-tools/adb)"
             )
         self.serial, self._timeout = serial, timeout
-        self._head = [adb, "-P", str(server_port)]
+        self._head = [adb] if server_port is None else [adb, "-P", str(server_port)]
 
     def connect(self) -> None:
         """Reach a HOST:PORT device, also after the adb server was lost. Raises EnvCrashed when nobody answers."""

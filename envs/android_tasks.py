@@ -50,7 +50,7 @@ def read_tasks(file: Path) -> dict[str, AndroidTask]:
         where = f"{file}:{number}"
         try:
             task = _task(json.loads(line))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, re.error) as error:
             raise DataError(where, f"no task: {error!r}; expected id, goal, check, expect (setup, max_steps)") from None
         if task.id in found:
             raise DataError(where, f"the id {task.id!r} is there twice")

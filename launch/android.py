@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -90,7 +90,22 @@ def _score(
     as_json: bool,
 ) -> None:
     result = score_live(name, world, who, how, out, {"world": name, **details})
+    if name == "android-world":
+        result |= {"macro": macro(result["by_group"])}
     report(title, who, result, as_json, "task:")
+
+
+def macro(by_group: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """AndroidWorld's average over tasks: without the attempts whose machine crashed, as it counts, and with them as
+    failures. Success here needs "terminate: success" and the whole of a composite task."""
+    tasks = [row for name, row in by_group.items() if name.startswith("task:")]
+    scored = [row["success"] for row in tasks if row["n"]]
+    counted = [(row["success"] or 0.0) * row["n"] / (row["n"] + row["unscored"]) for row in tasks]
+    return {
+        "success_as_upstream": sum(scored) / len(scored) if scored else None,
+        "success_with_crashed": sum(counted) / len(counted) if counted else None,
+        "tasks": len(tasks),
+    }
 
 
 def android(

@@ -14,7 +14,7 @@ from envs.pocket.tree import APP_TABLE
 class AdbWorld:
     """One phone behind an adb daemon. adb: the client; server_port: of the adb server, which starts by itself."""
 
-    def __init__(self, size: tuple[int, int] = (160, 288), adb: str = "adb", server_port: int = 5037):
+    def __init__(self, size: tuple[int, int] = (160, 288), adb: str = "adb", server_port: int | None = None):
         self.size = size
         self.daemon = Adbd(Phone(new_state(0), *size))
         self.adb = Adb(self.daemon.serial, adb, server_port)
@@ -37,5 +37,5 @@ class AdbWorld:
 class AdbWorldPool(WorldPool):
     """As WorldPool, of AdbWorld."""
 
-    def __init__(self, size: tuple[int, int] = (160, 288), adb: str = "adb", server_port: int = 5037):
+    def __init__(self, size: tuple[int, int] = (160, 288), adb: str = "adb", server_port: int | None = None):
         super().__init__(size, lambda: AdbWorld(size, adb, server_port))
