@@ -160,9 +160,8 @@ def offsets(entries: list[Entry]) -> dict[str, Any]:
         return {"points": [], "n": 0, "words": "no click of either to compare"}
     dx, dy = median(p[0] for p in points), median(p[1] for p in points)
     scale = [_scale([(h[axis], e[axis]) for h, e, _ in pairs]) for axis in (0, 1)]
-    words = (
-        f"the median click lands {_aside(dx, 'right', 'left')} and {_aside(dy, 'below', 'above')} of the expert's point"
-    )
+    sides = [_aside(dx, "right of", "left of"), _aside(dy, "below", "above")]
+    words = f"the median click lands {' and '.join(filter(None, sides)) or 'on'} the expert's point"
     suspicious = [f"{name} by {s:.2f}" for name, s in zip(("x", "y"), scale, strict=True) if s and abs(s - 1) > 0.08]
     if suspicious:
         words += f"; coordinates look scaled ({', '.join(suspicious)}): is the answer in pixels of another size?"
@@ -171,9 +170,7 @@ def offsets(entries: list[Entry]) -> dict[str, Any]:
 
 
 def _aside(value: float, more: str, less: str) -> str:
-    if abs(value) < 0.005:
-        return "level" if more == "below" else "in line"
-    return f"{100 * abs(value):.1f} % of the screen {more if value > 0 else less}"
+    return f"{100 * abs(value):.1f} % of the screen {more if value > 0 else less}" if abs(value) >= 0.005 else ""
 
 
 def _scale(pairs: Sequence[tuple[float, float]]) -> float | None:

@@ -11,16 +11,16 @@ from launch.report.entries import Entry, matched
 CHUNK_BYTES = 400_000
 
 
-def scripts(entries: Sequence[Entry], method: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def scripts(entries: Sequence[Entry], method: Mapping[str, Any], folder: str) -> Iterator[tuple[str, str]]:
     """(file name, content): chunk-N.js holds entries, index.js, last, names them all. method: the run's config section, for
-    how returns were discounted."""
+    how returns were discounted. folder: of the run, for commands to copy."""
     rows: list[dict[str, Any]] = []
     for number, chunk in enumerate(_chunks(entries)):
         name = f"chunk-{number}"
         yield f"{name}.js", f'guiderail.put("{name}",[{",".join(text for _, text in chunk)}]);\n'
         rows += [_index_row(entry, name) for entry, _ in chunk]
     credit = {"gamma": method.get("gamma", 0.0), "returns": method.get("returns", "paper")}
-    yield "index.js", f'guiderail.put("index",{script_json({"entries": rows, "credit": credit})});\n'
+    yield "index.js", f'guiderail.put("index",{script_json({"entries": rows, "credit": credit, "folder": folder})});\n'
 
 
 def _chunks(entries: Sequence[Entry]) -> Iterator[list[tuple[Entry, str]]]:

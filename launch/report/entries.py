@@ -1,8 +1,8 @@
 """What the viewer shows: one entry per group of walks of one episode (or per live task), as plain JSON values.
 
-An entry: {key, episode, goal, generation, signal, template, live, steps, rollouts}. steps[t]: {image, w, h, expert, boxes,
-thought, instruction}; a rollout: {sample, ended, success, turns}; a turn: {t, outcome, why, said, thought, text, tokens,
-finish, repair, reward, return, episode, step, sum, image}. Places are fractions of the screen. outcome is one letter:
+An entry: {key, episode, goal, generation, visit, signal, template, live, steps, rollouts}. steps[t]: {image, w, h, expert,
+boxes, thought, instruction}; a rollout: {sample, ended, success, turns}; a turn: {t, outcome, why, said, thought, text,
+tokens, finish, repair, reward, return, episode, step, sum}. Places are fractions of the screen. outcome is one letter:
 e exact, t right kind of action only, w wrong, u unreadable, c cannot be judged, l live (nobody to compare with).
 """
 
@@ -71,7 +71,8 @@ def _add(entries: dict[str, Entry], row: Mapping[str, Any], run: Run, recording:
     sample = int(row["sample"])
     rollout = next((r for r in entry["rollouts"] if r["sample"] == sample), None)
     if rollout is None:
-        rollout = {"sample": sample, "ended": str(row["ended"]), "success": None, "turns": []}
+        ended = "single steps" if run.kind == "offline" else str(row["ended"])
+        rollout = {"sample": sample, "ended": ended, "success": None, "turns": []}
         entry["rollouts"].append(rollout)
     rollout["turns"] += [_turn(turn) for turn in row["turns"]]
 
@@ -90,6 +91,7 @@ def _entry(key: str, episode_id: str, row: Mapping[str, Any], episode: Episode |
         "episode": episode_id,
         "goal": episode.goal if episode else "",
         "generation": row.get("generation"),
+        "visit": row.get("visit"),
         "signal": row.get("group"),
         "template": _template(episode),
         "live": False,

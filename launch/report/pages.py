@@ -69,7 +69,7 @@ def build(
     pages = [_read(run, home, data, images) for run, home in zip(found, homes, strict=True)]
     stamp = hashlib.sha256("".join(map(_state, found)).encode()).hexdigest()[:16]
     live = any(run.metrics is None for run in found)
-    site = Site(out, _environment(), stamp, live, len(pages) > 1)
+    site = Site(out, _environment(), stamp, live)
     out.mkdir(parents=True, exist_ok=True)
     _copy_assets(out)
     pairs = [_pair(pages[a], pages[b]) for a, b in compare.comparable(found)]
@@ -144,7 +144,6 @@ class Site:
     environment: Environment
     stamp: str
     live: bool
-    several: bool
 
     def run(self, page: Page, plots: bool, pairs: bool) -> None:
         page.parts = {
@@ -159,7 +158,7 @@ class Site:
         page.parts["headline"] = overview.headline(page.run, page.entries)
         if page.entries:
             method = (page.run.record.get("config") or {}).get("method") or {}
-            for name, content in scripts(page.entries, method):
+            for name, content in scripts(page.entries, method, str(page.run.folder)):
                 self.text(f"{page.home}data/{name}", content)
         groups = overview.groups(page.entries)
         made = (

@@ -280,6 +280,10 @@
     return el("div", { class: "said" }, ...parts);
   };
 
+  const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+  const command = () => {
+    return `guiderail explain ${quoted(index.folder)} --episode ${quoted(current.episode)} --rollout ${at.sample} --step ${at.t} --generation ${current.generation}${current.visit === null ? "" : ` --visit ${current.visit}`}`;
+  };
   const number = (value) => (value === undefined ? "" : (value < 0 ? "−" : "") + Math.abs(value).toFixed(3));
   // The return's chain is shown only when it adds up to the recorded return.
   const chain = (turns, from) => {
@@ -310,7 +314,8 @@
       el("h3", {}, "The group at this step"),
       el("table", {}, el("thead", {}, el("tr", {}, el("th", {}, "walk"), el("th", { class: "n" }, "return"), el("th", { class: "n" }, "step adv."))),
         el("tbody", {}, ...alive.map((row) => el("tr", { class: row.turn === turn ? "on" : null }, el("td", {}, row.one.sample), el("td", { class: "n" }, number(row.turn.return)), el("td", { class: "n" }, number(row.turn.step)))))),
-      el("p", { class: "muted small" }, `mean ${number(mean)}, standard deviation ${number(deviation)}, ${alive.length} alive`));
+      el("p", { class: "muted small" }, `mean ${number(mean)}, standard deviation ${number(deviation)}, ${alive.length} alive`),
+      el("p", { class: "small" }, "Every term:"), el("pre", { class: "small" }, command()));
   };
 
   // ------------------------------------------------------------------------------------------------------------ start

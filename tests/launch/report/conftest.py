@@ -1,14 +1,15 @@
 """A recording of the simulated phone, a training run and two evaluations on it, and their report."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from tests.launch.report.synthetic import sop_run, training_run
 
-pytest.importorskip("jinja2", reason="the report needs guiderail[report]")
-pytest.importorskip("matplotlib", reason="the report needs guiderail[report]")
+# Test modules import what the report is made with, which guiderail[report] installs.
+collect_ignore_glob = [] if find_spec("jinja2") and find_spec("matplotlib") else ["test_*.py"]
 
 EVIL = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">\'\u2028{{7*7}}'
 

@@ -103,3 +103,8 @@ def test_early_against_late_needs_three_generations():
         ("click", 0.0, 1.0),
         ("every action", 0.0, 1.0),
     ]
+
+
+def test_a_click_off_to_one_side_is_said_in_words():
+    entries = [entry(str(i), [turn(0, "t", at=(0.53, 0.5))]) for i in range(3)]
+    assert atlas.offsets(entries)["words"] == "the median click lands 3.0 % of the screen right of the expert's point"
