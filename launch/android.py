@@ -279,8 +279,8 @@ def judge(
     from rl.runlog import read_rollouts
     from rl.statistics import wilson
 
-    rows = [row for row in read_rollouts(run) if row["ending"] != "crashed"]
     asked = JudgeSpec(judge_server, judge_model, str(judgements), _mode(judge_mode)).build()
+    rows = [row for row in read_rollouts(run) if row["ending"] != "crashed"]
     verdicts = rejudge(rows, run / "images", asked)
     good, n = sum(v.success for v in verdicts.values()), len(verdicts)
     result: dict[str, Any] = {
