@@ -85,6 +85,7 @@ def test_booted_reset_and_revived(spec):
     assert not any(folder.exists() for folder in folders)
 
 
+@pytest.mark.slow
 @needs_adb
 def test_started_again_with_back_off(spec, tmp_path):
     slept = []
