@@ -39,6 +39,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(submit_app, name="submit")
 for command in (*live.COMMANDS, *android.COMMANDS):
     evaluate.app.command()(command)
+record_app.command("miniwob")(live.record_miniwob)
 app.command()(rejudge)
 app.command()(report)
 app.command("explain")(explain.explain_)
