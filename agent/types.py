@@ -62,8 +62,8 @@ class Box:
 class TargetBox:
     """A box that a click of this step may fall into.
 
-    origin: where the box came from: "bbox" (the single box of the expert's target), "candidate" (one of the
-    accessibility nodes that hold the expert's point), "tree", "detector" or "annotation" (importers).
+    origin: how the recording stored it: "bbox" (the single box of the expert's target) or "candidate" (one of the
+    nodes that hold the expert's point). What it was read from is `Step.box_origin`.
     """
 
     box: Box
@@ -217,7 +217,8 @@ ACTION_NAMES: tuple[str, ...] = tuple(
 class Step:
     """One recorded expert step.
 
-    boxes: targets a click may fall into (empty when the recording has none).
+    boxes: targets a click may fall into (empty when the recording has none). box_origin: what they were read from, where
+    known: "tree" (accessibility tree), "detector" or "annotation".
     scroll_label: the recording's own direction word for a swipe, as written there. It names the direction the *view*
     moves for up/down and is kept only so that released matchers can be reproduced; `action` is finger motion.
     """
@@ -228,6 +229,7 @@ class Step:
     thought: str | None = None
     instruction: str | None = None
     scroll_label: Direction | None = None
+    box_origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,7 +179,7 @@ class _Edge:
         thought = step.get("thought") if step.get("thought") is not None else step.get("motivation")
         if isinstance(thought, str) and ("<think>" in thought or "</think>" in thought):
             raise DataError(where, "thought holds a think tag, expected only what stands inside it")
-        instruction = step.get("step_instruction")
+        instruction, origin = step.get("step_instruction"), step.get("box_origin")
         return Step(
             screenshot,
             action,
@@ -187,6 +187,7 @@ class _Edge:
             None if thought is None else _string(thought, "thought", where),
             None if instruction is None else _string(instruction, "step_instruction", where),
             _label(options.get("direction"), where) if isinstance(action, Swipe) else None,
+            None if origin is None else _string(origin, "box_origin", where),
         )
 
     def screenshot(self, name: Any, where: str, size: Size | None) -> Screenshot:
@@ -329,7 +330,8 @@ def _step_json(step: Step, folder: Path, name: str) -> dict[str, Any]:
     written: dict[str, Any] = {"action_content": content}
     if (image := _image_name(step.screenshot, folder, name)) is not None:
         written["screenshot"] = image
-    for key, text in (("thought", step.thought), ("step_instruction", step.instruction)):
+    texts = {"thought": step.thought, "step_instruction": step.instruction, "box_origin": step.box_origin}
+    for key, text in texts.items():
         if text is not None:
             written[key] = text
     boxes = ((target.origin, target.box) for target in step.boxes)

@@ -408,7 +408,7 @@ def test_saved_episodes_load_again_with_their_pixels(tmp_path: Path) -> None:
     far = Screenshot(90, 200, tmp_path / "far.png")
     boxes = (TargetBox(Box(0.1, 0.1, 0.2, 0.2), "bbox"), TargetBox(Box(0, 0, 1, 1), "candidate"))
     steps = (
-        Step(shot, Click(Point(0.15, 0.15)), boxes, thought="why", instruction="tap"),
+        Step(shot, Click(Point(0.15, 0.15)), boxes, thought="why", instruction="tap", box_origin="tree"),
         Step(far, Swipe(Point(0.5, 0.25), Point(0.5, 0.75)), scroll_label="up"),
         Step(shot, Type("Zoë </action> \U0001f600"), thought=""),
     )
@@ -418,7 +418,11 @@ def test_saved_episodes_load_again_with_their_pixels(tmp_path: Path) -> None:
     assert (again.id, again.goal, again.meta) == ("a/b", "goal", {"template": "t"})
     for before, after in zip(steps, again.steps, strict=True):
         assert (after.action, after.boxes, after.thought) == (before.action, before.boxes, before.thought)
-        assert (after.instruction, after.scroll_label) == (before.instruction, before.scroll_label)
+        assert (after.instruction, after.scroll_label, after.box_origin) == (
+            before.instruction,
+            before.scroll_label,
+            before.box_origin,
+        )
         assert after.screenshot.encoded() == before.screenshot.encoded()
     assert not (tmp_path / "out" / "episodes.jsonl.part").exists()
 
