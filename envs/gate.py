@@ -36,7 +36,7 @@ def oracle_gate(
     for episode in dataset.episodes:
         for index, step in enumerate(episode.steps):
             row = by_action.setdefault(step.action.name, {"steps": 0, "exact": 0, "failures": []})
-            said = dialogue.say(step.thought, step.action, step.screenshot)
+            said = dialogue.retell(step.thought, step.action, step.screenshot)
             verdict = judge(step, _heard(said, step, dialogue), rules)
             row["steps"] += 1
             row["exact"] += verdict.exact
@@ -101,7 +101,7 @@ def _rollout(episode: Episode, dialogue: Dialogue, rules: MatchRules, agent: Age
     next(asking)
     index = 0
     while True:
-        said = dialogue.say(None, agent(episode, index), episode.steps[index].screenshot)
+        said = dialogue.retell(None, agent(episode, index), episode.steps[index].screenshot)
         try:
             asking.send(Completion(said))
         except StopIteration as stop:

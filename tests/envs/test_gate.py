@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 
 from agent.codec import Reply
-from agent.dialects import BRIEF
+from agent.dialects import BRIEF, DIALECTS
 from agent.dialogue import Dialogue
 from agent.errors import UnreadableAction
 from agent.screen import ScreenTransform, Vision
@@ -50,6 +50,12 @@ def dataset(*episodes: tuple[Action, ...]) -> Dataset:
 
 
 # -------------------------------------------------------------------------------------------------------------- oracle
+
+
+def test_an_action_the_dialect_has_no_word_for_fails_by_name() -> None:
+    result = oracle_gate(dataset((Open("Notes"), CORNER)), Dialogue(Vision(), DIALECTS["qwen3_vl"]))
+    assert (result["steps"], result["exact"]) == (2, 1)
+    assert result["by_action"]["open"]["failures"][0]["why"].startswith("unreadable")
 
 
 def test_a_perfect_recording_scores_one_and_is_counted_by_action() -> None:
