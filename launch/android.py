@@ -189,7 +189,7 @@ def android_world(
 ) -> None:
     """AndroidWorld with its own suite, seeds, budgets and checks. Success on pocket is not AndroidWorld's score."""
     parts.require("android_env", "android")
-    from envs.android_world import AndroidWorldTasks
+    from envs.android_world_live import AndroidWorldTasks
 
     if device not in ("emulator", "pocket"):
         raise SetupError(f"--device {device!r}: expected emulator or pocket")

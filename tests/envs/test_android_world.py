@@ -14,16 +14,8 @@ from agent.errors import EnvCrashed, SetupError
 from agent.policy import ScriptedPolicy
 from agent.scripted import ORIGINAL_SIZE
 from agent.types import Answer, Click, Completion, LongPress, Open, Point, Swipe, Type
-from envs.android_world import (
-    AndroidWorldTasks,
-    LiveWorldTask,
-    WorldDevice,
-    make_agent,
-    make_suite,
-    module,
-    pocket_env,
-    run_suite,
-)
+from envs.android_world import WorldDevice, make_agent, make_suite, module, pocket_env, run_suite
+from envs.android_world_live import AndroidWorldTasks, LiveWorldTask
 from envs.android_world_results import averages, read_episodes
 from envs.attempts import attempt
 from envs.pocket.aosp_expert import WAYS, Expert
