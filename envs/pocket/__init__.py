@@ -15,7 +15,9 @@ Who does what: `words` fills a phone, `state` is all it knows, `phone` reacts to
 each app shows, `ui` lays pages out, `draw` paints them, `tree` tells what is visible, `shell` is the adb shell; `wants`
 says what is left to do for each kind of task, `expert` finds the way there, `templates` lists what can be asked, `tasks`
 draws tasks from seeds, `record` writes episodes; `hands` is a Device without android_env, `simulator` and `world` the one
-with it, `live` hands out many at once.
+with it, `live` hands out many at once. The shell's language is `script`, its file commands `toolbox`, the storage `files`.
+`adbd` (with `sync`) lets a real adb client in, `wire` hands out phones over it; `aosp` is a phone with stand-ins for the
+apps of AndroidWorld's tasks, `aosp_expert` knows the ways through them.
 
 A recorded line has the standard keys plus template, memory, seed, split, params, popup, max_steps; each of its steps has
 `elements`: [{text, bbox, text_bbox, kind, checked?}] in pixels, top to bottom, text_bbox around the words alone. An
