@@ -114,6 +114,9 @@ def test_an_edited_line_is_noticed(episode):
     row = next(row for row in rows if any(turn["advantage"] for turn in row["turns"]))
     row["turns"][0]["advantage"] += 1e-12
     assert not explain(row, rows, 0, made, 7).agrees
+    row["turns"][0]["advantage"] -= 1e-12
+    row["group"] = "alike"
+    assert not explain(row, rows, 0, made, 7).agrees
 
 
 def test_weights_of_a_generation_are_those_of_the_deal(episode):
@@ -194,6 +197,10 @@ def test_what_if_walks_only_the_suffix_with_paired_seeds(episode):
     same = effect(*twice)
     assert same["difference"] == 0
     assert same["words"].startswith("not distinguishable")
+    sure = lab(episode, 1.0).walk(places, patch)
+    assert {(o.matched, o.stops) for o in sure} == {(1.0, (0, 4))}
+    lost = lab(episode, 0.0).walk(places, patch)
+    assert {(o.matched, o.stops) for o in lost} == {(0.0, (0, 1))}
     none = lab(episode, 0.6).walk(places, None)
     found = effect(twice[0], none)
     assert found["second"] == 0 < found["first"]

@@ -336,8 +336,13 @@ def hostile(kind: str, tmp_path: Path, members: dict[str, bytes]) -> Path:
             return zipped(path, [*whole, whole[0]])
     if kind == "missing":
         return zipped(path, whole[1:])
-    if kind in ("giant", "flat", "not a picture"):
-        data = {"giant": giant_png(200_000, 200_000), "flat": giant_png(0, 5), "not a picture": b"GIF89a" * 20}[kind]
+    if kind in PICTURES:
+        data = {
+            "giant": giant_png(200_000, 1),
+            "large": giant_png(10_000, 10_000),
+            "flat": giant_png(0, 5),
+            "not a picture": b"GIF89a" * 20,
+        }[kind]
         members = members | {f"screenshots/{hashlib.sha256(data).hexdigest()}.png": data}
         members[archive.SUMS] = archive.sums(members)
         archive.write(path, members)
@@ -362,7 +367,18 @@ def hostile(kind: str, tmp_path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-HOSTILE = [*BAD_NAMES, "link", "device", "bomb", "twice", "missing", "giant", "flat", "not a picture", "truncated",
+PICTURES = ["giant", "large", "flat", "not a picture"]
+REASONS = {
+    "link": "not a plain file",
+    "device": "not a plain file",
+    "bomb": "compressed or encrypted",
+    "encrypted": "compressed or encrypted",
+    "twice": "named twice",
+    "missing": "is missing",
+    "suffix": "data after the end",
+    "nul in a name": "no member of that name",
+}
+HOSTILE = [*BAD_NAMES, "link", "device", "bomb", "twice", "missing", *PICTURES, "truncated",
            "empty", "no archive", "prefix", "suffix", "comment", "overlap", "encrypted", "many", "nul in a name", "size lies"]  # fmt: skip
 
 
@@ -376,11 +392,11 @@ def test_hostile_bundles_are_refused_and_nothing_is_written(tmp_path, members, k
     path = hostile(kind, tmp_path / "in" / "deep", members)
     monkeypatch.chdir(tmp_path / "in" / "deep")
     before = files(tmp_path)
-    if kind in ("giant", "flat", "not a picture"):
+    if kind in PICTURES:
         assert any(place.startswith("screenshots/") and "no turn" not in what for place, what in
                    [(p.place, p.what) for p in verify(path).problems])  # fmt: skip
     else:
-        with pytest.raises(Refused):
+        with pytest.raises(Refused, match=REASONS.get(kind, "no member of that name" if kind in BAD_NAMES else None)):
             verify(path)
     result = CliRunner().invoke(app, ["submit", "verify", str(path)])
     assert result.exit_code != 0
