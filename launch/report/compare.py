@@ -82,7 +82,8 @@ def outcomes(kind: str, entries: list[Entry]) -> Outcomes:
             where = {"link": (entry["key"], rollout["sample"], last if at is None else at)}
             if entry["live"]:
                 ended = str(rollout["ended"]).replace("_", " ")
-                found[entry["key"]] = about | where | {"success": float(rollout["success"]), "words": ended}
+                right = {"success": float(rollout["success"])}
+                found[f"{entry['key']}/{rollout['sample']}"] = about | where | right | {"words": ended}
                 continue
             steps = max(1, len(entry["steps"]))
             reached = steps if at is None else at

@@ -2,7 +2,7 @@
 
 An entry: {key, episode, goal, generation, visit, signal, template, live, steps, rollouts}. steps[t]: {image, w, h, expert,
 boxes, thought, instruction}; a rollout: {sample, ended, success, turns}; a turn: {t, outcome, why, said, thought, text,
-tokens, finish, repair, reward, return, episode, step, sum}. Places are fractions of the screen. outcome is one letter:
+tokens, finish, repair, reward, return, episode, step, sum}, where live with its own {image, w, h}. Places are fractions of the screen. outcome is one letter:
 e exact, t right kind of action only, w wrong, u unreadable, c cannot be judged, l live (nobody to compare with).
 """
 
@@ -60,7 +60,7 @@ def read_entries(run: Run, recording: Recording, images: Images) -> tuple[list[E
 
 def _add(entries: dict[str, Entry], row: Mapping[str, Any], run: Run, recording: Recording, images: Images) -> None:
     if "task" in row:
-        entries[_free(entries, str(row["task"]))] = _live(row, run.folder, images)
+        _add_trial(entries, row, run.folder, images)
         return
     episode_id, generation = str(row["episode_id"]), row.get("generation")
     unit = str(row.get("unit", episode_id))
@@ -75,14 +75,6 @@ def _add(entries: dict[str, Entry], row: Mapping[str, Any], run: Run, recording:
         rollout = {"sample": sample, "ended": ended, "success": None, "turns": []}
         entry["rollouts"].append(rollout)
     rollout["turns"] += [_turn(turn) for turn in row["turns"]]
-
-
-def _free(entries: Mapping[str, Entry], name: str) -> str:
-    number, key = 1, name
-    while key in entries:
-        number += 1
-        key = f"{name}.{number}"
-    return key
 
 
 def _entry(key: str, episode_id: str, row: Mapping[str, Any], episode: Episode | None, images: Images) -> Entry:
@@ -188,28 +180,36 @@ def _number(value: Any) -> float:
     return float(value) if math.isfinite(float(value)) else 0.0
 
 
-def _live(row: Mapping[str, Any], folder: Path, images: Images) -> Entry:
-    """A live attempt has no expert; its screens are its own, found where the run kept them under their hash."""
-    steps, turns = [], []
-    for turn in row["turns"]:
-        digest = str(turn.get("screenshot"))
-        file = folder / "screenshots" / f"{digest}.png" if re.fullmatch(r"[0-9a-f]{64}", digest) else None
-        steps.append({"image": images.add(file), "w": turn["screen"][0], "h": turn["screen"][1]})
-        outcome = "u" if turn.get("action") is None else "l"
-        turns.append(_words(turn) | {"outcome": outcome, "why": str(turn.get("note", ""))})
+def _add_trial(entries: dict[str, Entry], row: Mapping[str, Any], folder: Path, images: Images) -> None:
+    """A live attempt has no expert, and its screens are its own; a task's trials are the walks of one entry."""
     task = str(row["task"])
-    ended, success = str(row["ending"]), row["success"]
-    return {
-        "key": task,
-        "episode": task,
-        "goal": str(row["goal"]),
-        "generation": None,
-        "signal": None,
-        "template": re.split(r"[-/#:]|\d", task, maxsplit=1)[0].rstrip("_. ") or "unknown",
-        "live": True,
-        "steps": steps,
-        "rollouts": [{"sample": 0, "ended": ended, "success": success, "reason": str(row["reason"]), "turns": turns}],
-    }
+    if task not in entries:
+        entries[task] = {
+            "key": task,
+            "episode": task,
+            "goal": str(row["goal"]),
+            "generation": None,
+            "visit": None,
+            "signal": None,
+            "template": re.split(r"[-/#:]|\d", task, maxsplit=1)[0].rstrip("_. ") or "unknown",
+            "live": True,
+            "steps": [],
+            "rollouts": [],
+        }
+    rollouts = entries[task]["rollouts"]
+    taken = {rollout["sample"] for rollout in rollouts}
+    trial = int(row.get("trial", 0))
+    sample = trial if trial not in taken else max(taken) + 1
+    about = {"ended": str(row["ending"]), "success": row["success"], "reason": str(row["reason"])}
+    rollouts.append({"sample": sample, **about, "turns": [_live_turn(turn, folder, images) for turn in row["turns"]]})
+
+
+def _live_turn(turn: Mapping[str, Any], folder: Path, images: Images) -> dict[str, Any]:
+    digest = str(turn.get("screenshot"))
+    file = folder / "images" / f"{digest}.png" if re.fullmatch(r"[0-9a-f]{64}", digest) else None
+    outcome = "u" if turn.get("action") is None else "l"
+    screen = {"image": images.add(file), "w": turn["screen"][0], "h": turn["screen"][1]}
+    return _words(turn) | screen | {"outcome": outcome, "why": str(turn.get("note", ""))}
 
 
 def matched(rollout: Mapping[str, Any]) -> int | None:

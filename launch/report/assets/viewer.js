@@ -120,6 +120,7 @@
     chunk(row.chunk, (entries) => {
       const entry = entries.find((one) => one.key === row.key);
       if (!entry) return;
+      const before = at.sample;
       const fresh = current !== entry;
       current = entry;
       at = { sample: Number(sample) || 0, t: Number(t) || 0 };
@@ -129,7 +130,7 @@
         if (place >= 0 && Math.floor(place / PAGE) !== page) { page = Math.floor(place / PAGE); list(); }
         strip();
         markCurrent();
-      }
+      } else if (entry.live && at.sample !== before) strip();
       select();
     });
   };
@@ -195,8 +196,8 @@
   const strip = () => {
     const steps = [...Array(length()).keys()];
     const heads = steps.map((t) => {
-      const step = current.steps[t] || {};
-      const turn = turnAt(current.rollouts[0], t);
+      const turn = turnAt(rollout() || current.rollouts[0], t);
+      const step = current.live ? turn || {} : current.steps[t] || {};
       const label = step.expert ? step.expert.label : "";
       const show = () => go(at.sample, t);
       return el("th", { scope: "col", "data-t": t }, el("button", { class: "thumb", title: label, on: { click: show } },
@@ -204,7 +205,7 @@
       el("span", { class: "cap" }, `${t}  ${label}`));
     });
     const rows = current.rollouts.map((one) => el("tr", {},
-      el("th", { scope: "row" }, current.live ? "attempt " : `walk ${one.sample} `, el("span", { class: "muted" }, ended(one))),
+      el("th", { scope: "row" }, `${current.live ? "trial" : "walk"} ${one.sample} `, el("span", { class: "muted" }, ended(one))),
       ...steps.map((t) => {
         const turn = turnAt(one, t);
         if (!turn) return el("td", {}, el("span", { class: "cell none", "aria-hidden": "true" }, ""));
@@ -248,8 +249,8 @@
     for (const head of byId("strip").querySelectorAll("th[data-t]")) head.classList.toggle("on", Number(head.dataset.t) === at.t);
     const one = rollout();
     const turn = turnAt(one, at.t);
-    const step = current.steps[at.t] || {};
-    const others = current.rollouts.filter((r) => r !== one).map((r) => turnAt(r, at.t)).filter((other) => other && other.said && other.said.at && !other.said.to);
+    const step = current.live ? turn || {} : current.steps[at.t] || {};
+    const others = current.live ? [] : current.rollouts.filter((r) => r !== one).map((r) => turnAt(r, at.t)).filter((other) => other && other.said && other.said.at && !other.said.to);
     const layers = (w, h) => {
       const unit = w / 300;
       return [...expertMarks(step, w, h, unit, 2.6), ...others.map((other) => svg("circle", { class: "other", cx: other.said.at[0] * w, cy: other.said.at[1] * h, r: 4.5 * unit, "stroke-width": unit })),
@@ -260,12 +261,12 @@
 
   const says = (who, kind, ...parts) => el("div", { class: `says ${kind}` }, el("div", { class: "who" }, who), ...parts);
   const saying = (step, one, turn) => {
-    const parts = [el("h2", {}, `Step ${at.t}, ${current.live ? "attempt" : `walk ${at.sample}`}`)];
+    const parts = [el("h2", {}, `Step ${at.t}, ${current.live ? "trial" : "walk"} ${at.sample}`)];
     if (turn) {
       parts.push(el("span", { class: `verdict ${turn.outcome}` }, `${SYMBOL[turn.outcome]} ${VERDICT[turn.outcome]}`));
       if (turn.why) parts.push(el("p", { class: "why" }, turn.why));
     } else parts.push(el("p", { class: "muted" }, one ? "This walk ended before this step." : "No walk."));
-    if (step.expert) {
+    if (!current.live && step.expert) {
       parts.push(says("Expert", "expert", el("p", {}, step.expert.label), step.thought ? el("p", { class: "muted" }, step.thought) : null,
         step.instruction ? el("p", { class: "muted" }, step.instruction) : null));
     }

@@ -272,3 +272,32 @@ def test_text_has_the_contrast_of_wcag_aa(built, scheme):
     pairs += [("expert", "paper"), ("policy", "paper"), ("good", "goodbg"), ("part", "partbg"), ("bad", "badbg")]
     for text, ground in [*pairs, ("unread", "unreadbg")]:
         assert _contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+
+
+def test_trials_of_a_live_task_are_walks_with_their_own_screens(tmp_path):
+    from PIL import Image
+
+    run = tmp_path / "run"
+    (run / "images").mkdir(parents=True)
+    digest = "ab" * 32
+    Image.new("RGB", (16, 32)).save(run / "images" / f"{digest}.png")
+    click = {"action": "click", "coordinate": [4, 8]}
+    turn = {"index": 0, "screenshot": digest, "screen": [16, 32], "text": "x", "thought": None, "note": ""}
+    rows = [
+        {"task": "buy-7", "goal": "Buy.", "ending": "finished", "success": trial == 0, "reason": "", "trial": trial}
+        | {"turns": [turn | {"action": click}, turn | {"index": 1, "action": None, "screenshot": "../../etc"}]}
+        for trial in (0, 1)
+    ]
+    (run / "rollouts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run / "run.json").write_text(json.dumps({"kind": "pocket"}))
+    (run / "metrics.json").write_text(json.dumps({"success": 0.5, "interval": [0.1, 0.9], "n": 2, "unscored": 0}))
+    _, (entry,) = entries_of(run, tmp_path / "out")
+    assert entry["template"] == "buy"
+    assert [(one["sample"], one["success"]) for one in entry["rollouts"]] == [(0, True), (1, False)]
+    first, second = entry["rollouts"][0]["turns"]
+    assert (tmp_path / "out" / "images" / first["image"]).is_file()
+    assert first["said"]["at"] == [0.25, 0.25]
+    assert (second["image"], second["outcome"]) == (None, "u")
+    build([run], tmp_path / "pages", plots=False)
+    assert not (tmp_path / "pages" / "atlas.html").exists()
+    assert "Tasks done" in (tmp_path / "pages" / "index.html").read_text()
