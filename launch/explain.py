@@ -83,7 +83,7 @@ def lines(found: Explanation, token: int | None = None) -> list[str]:
         *_compared("episode   ", found.episodes),
         f"  advantage {found.advantage!r} = {found.episode_weight!r} x {found.episodes.advantage!r} "
         f"+ {found.step_weight!r} x {found.steps.advantage!r}",
-        f"  filter    spread of {found.spread_of.replace('_', ' ')}s {found.spread!r}, eta {found.eta!r}: {found.signal}",
+        f"  filter    {_filter(found)}: {found.signal}",
     ]
     if (weight := found.weight) is None:
         text.append("  weight    0: the group was dropped, nothing was learned from this turn")
@@ -97,6 +97,12 @@ def lines(found: Explanation, token: int | None = None) -> list[str]:
         )
     said = "the same, to the last digit" if found.agrees else f"DIFFERENT: {found.recorded}"
     return [*text, f"  recorded  {said}"]
+
+
+def _filter(found: Explanation) -> str:
+    if found.spread_of == "none":
+        return "off, every group of two or more"
+    return f"spread of {found.spread_of.replace('_', ' ')}s {found.spread!r}, eta {found.eta!r}"
 
 
 def _compared(name: str, one: Comparison) -> list[str]:
