@@ -17,7 +17,7 @@ if [ ! -e "$stamp" ]; then
     "$python" -m venv "$venv" || { echo "no virtual environments here: apt-get install python3-venv" >&2; exit 2; }
     echo "installing into $venv (once)"
     "$venv/bin/pip" install --quiet --disable-pip-version-check -c constraints.txt "torch==2.13.0"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,android,data,served,dev]"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,android,data,served,report,submit,web,dev]"
     touch "$stamp"
 fi
 export PATH="$venv/bin:$PATH" HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}" TOKENIZERS_PARALLELISM=false

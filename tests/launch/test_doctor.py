@@ -96,12 +96,12 @@ def test_on_a_bare_machine_everything_missing_has_a_purpose_and_a_fix(bare: Path
         "android_world": ("AndroidWorld", "git clone"),
         "AndroidWorldAvd": ("AndroidWorld", "-n AndroidWorldAvd"),
         "ffmpeg": ("AndroidWorld", "apt-get install ffmpeg"),
-        "miniwob": ("MiniWoB++", "pip install miniwob"),
+        "miniwob": ("MiniWoB++", "pip install 'guiderail[web]'"),
         "chromium": ("MiniWoB++", "apt-get install chromium"),
         "chromedriver": ("MiniWoB++", "chromium-driver"),
         "openai": ("served models", "guiderail[served]"),
         "vllm": ("vLLM", "pip install vllm"),
-        "ray": ("many hosts", "pip install 'ray"),
+        "ray": ("many hosts", "guiderail[ray]"),
     }
     for name, (purpose, fix) in expected.items():
         assert (checks[name].state, checks[name].purpose) == ("missing", purpose), name

@@ -111,7 +111,7 @@ def test_killed_at_a_random_moment_and_resumed_gives_the_same_losses(world):
 
 @pytest.mark.slow
 def test_two_processes_with_zero_3_and_lora(world):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     more = ["model.lora.r=4", "training.deepspeed=zero3.json"]
     run = start(world, "zero3", 2, *more, launcher=launcher)
     assert run.wait(900) == 0, run.stderr.read()
