@@ -143,7 +143,7 @@ def _run(board: Board, equip: Equip, how: How) -> None:
         return
     if how.executor == "ray":
         parts.require("ray", "ray")
-        run_ray(board, equip, how.workers, max(1, how.width // how.workers))
+        run_ray(board, equip, how.workers, max(1, how.width // how.workers), silence=how.patience.attempt)
     elif how.workers > 1:
         run_processes(board, equip, how.workers, silence=how.patience.attempt)
     else:

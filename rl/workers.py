@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing import get_context
@@ -16,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from agent.errors import EnvCrashed, GuiderailError, SetupError
+from agent.errors import GuiderailError, SetupError
 from rl.live import Bench, Board, Images, Job, Row, work
 
 Equip = Callable[[int], Bench]
@@ -207,9 +209,9 @@ def _serve(connection: Connection, equip: Equip, number: int) -> None:
 # ------------------------------------------------------------------------------------------------------ many machines
 
 
-def run_ray(board: Board, equip: Equip, workers: int, chunk: int, address: str | None = None) -> None:
+def run_ray(board: Board, equip: Equip, workers: int, chunk: int, silence: float, address: str | None = None) -> None:
     """`workers` Ray actors, each given `chunk` jobs at a time. address: of a running cluster, else RAY_ADDRESS, else Ray
-    is started on this machine. An actor that dies is replaced."""
+    is started on this machine. Actors that die, or all of them when none answers for `silence` seconds, are replaced."""
     import ray
 
     started = not ray.is_initialized()
@@ -219,36 +221,41 @@ def run_ray(board: Board, equip: Equip, workers: int, chunk: int, address: str |
     crew: dict[int, Any] = {number: remote.remote(equip, number) for number in range(workers)}
     pending: dict[Any, tuple[int, list[Job]]] = {}
     fruitless = 0
-    try:
-        while not board.over:
-            busy = {number for number, _ in pending.values()}
-            for number in set(crew) - busy:
-                jobs = [*islice(board, chunk)]
-                if jobs:
-                    pending[crew[number].work.remote(jobs)] = (number, jobs)
-            ready, _ = ray.wait(list(pending), num_returns=1)
-            for reference in ready:
-                number, jobs = pending.pop(reference)
-                try:
-                    for job, row, images in ray.get(reference):
-                        board.done(job, row, images)
-                    fruitless = 0
-                except ray.exceptions.RayActorError as error:
-                    fruitless += 1
-                    if fruitless > PATIENT_STARTS * workers:
-                        raise SetupError(
-                            f"actors keep dying ({error}); repair that, then go on with --resume"
-                        ) from None
-                    for job in jobs:
-                        board.lost(job, f"actor {number} died: {str(error).splitlines()[0]}")
-                    crew[number] = remote.remote(equip, number)
-                except ray.exceptions.RayTaskError as error:
-                    if isinstance(error.cause, GuiderailError) and not isinstance(error.cause, EnvCrashed):
-                        raise error.cause from None
-                    raise
-    finally:
+
+    def replace(number: int, jobs: list[Job], reason: str) -> None:
+        nonlocal fruitless
+        fruitless += 1
+        if fruitless > PATIENT_STARTS * workers:
+            raise SetupError(f"actors keep dying ({reason}); repair that, then go on with --resume")
+        for job in jobs:
+            board.lost(job, f"actor {number}: {reason}")
+        ray.kill(crew[number])
+        crew[number] = remote.remote(equip, number)
+
+    with ExitStack() as at_end:
         if started:
-            ray.shutdown()
+            at_end.callback(ray.shutdown)
+        at_end.enter_context(redirect_stdout(sys.stderr))  # Ray tells of dead actors on standard output
+        while not board.over:
+            for number in set(crew) - {number for number, _ in pending.values()}:
+                if jobs := [*islice(board, chunk)]:
+                    pending[crew[number].work.remote(jobs)] = (number, jobs)
+            ready, late = ray.wait([*pending], num_returns=1, timeout=silence)
+            for reference in ready or late:
+                number, jobs = pending.pop(reference)
+                if not ready:
+                    replace(number, jobs, f"said nothing for {silence:g} s")
+                    continue
+                try:
+                    made = ray.get(reference)
+                except ray.exceptions.RayActorError as error:
+                    replace(number, jobs, f"died: {str(error).splitlines()[0]}")
+                    continue
+                except ray.exceptions.RayTaskError as error:
+                    raise error.cause if isinstance(error.cause, GuiderailError) else error from None
+                fruitless = 0
+                for job, row, images in made:
+                    board.done(job, row, images)
 
 
 class _Actor:

@@ -243,7 +243,8 @@ def test_a_ray_actor_is_killed(tmp_path):
         *["--json", "--out", tmp_path],
     )
     wait_for(8, tmp_path, process)
-    actors = [pid for pid, command in descendants(process.pid).items() if command.startswith("ray::")]
+    actors = [pid for pid, command in descendants(process.pid).items() if command.startswith("ray::_Actor")]
+    assert len(actors) == 2
     os.kill(actors[0], signal.SIGKILL)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
