@@ -124,6 +124,7 @@ def _make(
         "use_cpu": not gpu,
         "gradient_checkpointing": gpu,
         "disable_tqdm": True,
+        "ddp_find_unused_parameters": False,
         **defaults,
         **training,
         **owned,
