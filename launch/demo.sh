@@ -48,5 +48,9 @@ score sft "$out/sft/model"
 score semi-online "$out/semi-online/model"
 wait "$lane"
 
+say "report"
+name=report start guiderail report "$out" --out "$out/report"
+
 say "result"
 python -m launch.demo_table "$out"
+echo "pages: $out/report/index.html"
