@@ -171,9 +171,7 @@ def _text(content: dict[str, Any]) -> str:
     if not isinstance(value, str):
         raise UnreadableAction(f"text is {show(value)}, expected a string")
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise UnreadableAction(
-            f"text {show(value)} holds half of a surrogate pair and can be neither typed nor stored"
-        )
+        raise UnreadableAction(f"text {show(value)} holds half of a surrogate pair and can be neither typed nor stored")
     return value
 
 
