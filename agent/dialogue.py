@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agent.codec import Reply
 from agent.dialects import GUIDERAIL, Dialect
 from agent.dialects.base import describe
+from agent.errors import UnreadableAction
 from agent.screen import ScreenTransform, Vision
-from agent.types import Action, Message, Picture, Prompt, Screenshot
+from agent.types import Action, Completion, Message, Picture, Prompt, Screenshot
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,12 @@ class Dialogue:
     def retell(self, thought: str | None, action: Action, screenshot: Screenshot) -> str:
         """Somebody else's turn for the history: as `say`, or in plain words where the dialect has no word for it."""
         return self.say(thought, action, screenshot) if self.dialect.says(action) else describe(action)
+
+    def read(self, completion: Completion, picture: Picture) -> Reply:
+        """What the policy said at this picture. Raises UnreadableAction."""
+        if completion.finish == "budget":
+            raise UnreadableAction("its own words have filled the prompt budget, so it was not asked")
+        return self.dialect.read(completion.text, transform(picture))
 
 
 def transform(picture: Picture) -> ScreenTransform:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from agent.errors import SetupError
+from agent.errors import PromptTooLong, SetupError
 from agent.screen import Vision
 from agent.types import Message, Picture, Prompt, Screenshot
 
@@ -76,7 +76,7 @@ class Encoder:
         self._check_template()
 
     def prompt(self, prompt: Prompt) -> Encoded:
-        """Raises SetupError over `max_prompt_tokens` and for a picture whose size is not of this model's `vision`."""
+        """Raises PromptTooLong over `max_prompt_tokens`, SetupError for a picture whose size is not of this model's `vision`."""
         text = self.tokenizer.apply_chat_template(
             [_as_chat(message, self._spell_out) for message in prompt.messages],
             tokenize=False,
@@ -94,7 +94,7 @@ class Encoder:
             ids += [token] * self.image_tokens(next(shown)) if token == self.image_pad else [token]
         if len(ids) > self.max_prompt_tokens:
             images = ids.count(self.image_pad)
-            raise SetupError(
+            raise PromptTooLong(
                 f"a prompt has {len(ids)} tokens ({images} of them for {len(pictures)} pictures), the limit is "
                 f"{self.max_prompt_tokens}; lower max_pixels or the number of screenshots kept, or raise "
                 "max_prompt_tokens"

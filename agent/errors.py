@@ -2,6 +2,7 @@
 
 GuiderailError
 ├── SetupError         the user: the message ends with what to run or change
+│   └── PromptTooLong  where the policy's own words filled its prompt budget, a scored mistake instead
 ├── DataError          the data: the message starts with file:line
 ├── EnvCrashed         a machine part: retried, then the attempt is *unscored*, never a wrong answer
 └── UnreadableAction   the policy: an ordinary, scored mistake
@@ -14,6 +15,10 @@ class GuiderailError(Exception):
 
 class SetupError(GuiderailError):
     """Something is missing or misconfigured; the message says what to do."""
+
+
+class PromptTooLong(SetupError):
+    """A prompt is over the policy's budget."""
 
 
 class DataError(GuiderailError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.utils import cached_file
 
 from agent.encode import Encoded, Encoder
-from agent.errors import SetupError
+from agent.errors import PromptTooLong, SetupError
 from agent.policy import Request, Sampling
 from agent.screen import Vision
-from agent.types import Completion
+from agent.types import Completion, Prompt
 
 __all__ = [
     "Encoder",
@@ -63,10 +63,15 @@ class LocalPolicy:
         return self.encoder.vision
 
     def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """In order of the requests. Decodes prompts of like length together."""
-        rows = [self.encoder.prompt(request.prompt) for request in requests]
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
-        results: list[Completion | None] = [None] * len(rows)
+        """In order of the requests. Decodes prompts of like length together.
+
+        A prompt that is too long because of the conversation in it is answered with finish "budget"; one that is too long
+        from the start is a SetupError.
+        """
+        encoded = [self._encoded(request.prompt) for request in requests]
+        rows = {i: row for i, row in enumerate(encoded) if row is not None}
+        order = sorted(rows, key=lambda i: len(rows[i].ids))
+        results = [Completion("", finish="budget")] * len(requests)
         training = self.model.training
         self.model.eval()
         try:
@@ -77,9 +82,17 @@ class LocalPolicy:
                     results[i] = answer
         finally:
             self.model.train(training)
-        return [result for result in results if result is not None]
+        return results
 
-    def _first_batch(self, order: list[int], rows: Sequence[Encoded]) -> tuple[list[int], list[int]]:
+    def _encoded(self, prompt: Prompt) -> Encoded | None:
+        try:
+            return self.encoder.prompt(prompt)
+        except PromptTooLong:
+            if any(message.role == "assistant" for message in prompt.messages):
+                return None
+            raise
+
+    def _first_batch(self, order: list[int], rows: Mapping[int, Encoded]) -> tuple[list[int], list[int]]:
         """Split `order` (shortest first) after as many rows as fit; at least one."""
         size = 1
         while size < min(self.max_batch, len(order)):

@@ -288,13 +288,14 @@ class Completion:
     text: decoded up to the end of turn, without special tokens.
     token_ids, logprobs: the sampled tokens including the end-of-turn token when one was sampled, and the log-probability
     (natural log, temperature 1) of each under the policy that sampled it. Both empty when the backend does not tell.
-    finish: "stop" (the model ended its turn) or "length" (cut by the token limit).
+    finish: "stop" (the model ended its turn), "length" (cut by the token limit), or "budget": the policy's own words have
+    filled its prompt budget, nothing was asked and text is empty. An ordinary, scored failure.
     """
 
     text: str
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
-    finish: Literal["stop", "length"] = "stop"
+    finish: Literal["stop", "length", "budget"] = "stop"
 
 
 # ------------------------------------------------------------------------------------------------------ what came out

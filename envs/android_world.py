@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from agent.dialogue import Dialogue, transform
+from agent.dialogue import Dialogue
 from agent.errors import EnvCrashed, GuiderailError, SetupError, UnreadableAction
 from agent.policy import GREEDY, Policy, Request, Sampling
 from agent.types import Action, Answer, Completion, Open, Screenshot, Terminate, clean_turn
@@ -168,7 +168,7 @@ def make_agent(
 
 def _read(completion: Completion, dialogue: Dialogue, picture: Any) -> tuple[Action | None, str]:
     try:
-        return dialogue.dialect.read(completion.text, transform(picture)).action, ""
+        return dialogue.read(completion, picture).action, ""
     except UnreadableAction as error:
         return None, str(error)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Literal, Protocol, runtime_checkable
 
-from agent.dialogue import Dialogue, transform
+from agent.dialogue import Dialogue
 from agent.errors import EnvCrashed, UnreadableAction
 from agent.types import Action, Completion, Prompt, Screenshot, Terminate, clean_turn
 from envs.device import Device
@@ -177,7 +177,7 @@ def _hear(index: int, prompt: Prompt, completion: Completion, dialogue: Dialogue
     picture = prompt.screen
     size = (picture.width, picture.height)
     try:
-        reply = dialogue.dialect.read(completion.text, transform(picture))
+        reply = dialogue.read(completion, picture)
     except UnreadableAction as error:
         return LiveTurn(index, picture.screenshot, size, completion, error.thought, None, str(error))
     return LiveTurn(index, picture.screenshot, size, completion, reply.thought, reply.action)

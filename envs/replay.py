@@ -13,7 +13,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 from agent.codec import think_block
-from agent.dialogue import Dialogue, transform
+from agent.dialogue import Dialogue
 from agent.errors import EnvCrashed, UnreadableAction
 from agent.types import Completion, Ended, Episode, Patch, Prompt, Rollout, Turn
 from envs.match import GUIDERAIL, MatchRules, judge
@@ -105,7 +105,7 @@ def hear(
 ) -> Turn:
     """Read and judge one completion against recorded step `index`."""
     try:
-        reply = dialogue.dialect.read(completion.text, transform(prompt.screen))
+        reply = dialogue.read(completion, prompt.screen)
     except UnreadableAction as error:
         verdict = judge(episode.steps[index], error, rules)
         return Turn(index, prompt, completion, error.thought, None, verdict, repairs_before)

@@ -270,6 +270,18 @@ def test_prompt_budget(policy: LocalPolicy) -> None:
         encoder.prompt(prompt(policy.vision, 1, goal="Goal: " * 40))
 
 
+def test_own_words_over_the_budget_are_a_scored_failure(policy: LocalPolicy) -> None:
+    encoder = Encoder(policy.encoder.tokenizer, policy.encoder.image_processor, max_prompt_tokens=600)
+    short, talk = prompt(policy.vision, 1), prompt(policy.vision, 1, screens=2, said="talk " * 600)
+    answers = LocalPolicy(policy.model, encoder, "short").complete([Request(talk), Request(short)], SHORT)
+    assert (answers[0].finish, answers[0].text, answers[0].token_ids) == ("budget", "", ())
+    assert answers[1] == policy.complete([Request(short)], SHORT)[0]
+    with pytest.raises(SetupError, match="the limit is 600"):
+        LocalPolicy(policy.model, encoder, "short").complete(
+            [Request(prompt(policy.vision, 1, goal="go " * 700))], SHORT
+        )
+
+
 def test_picture_of_another_model(policy: LocalPolicy) -> None:
     foreign = Prompt((Message("user", (Vision(factor=10, min_pixels=1).picture(screenshot(1)),)),))
     with pytest.raises(SetupError, match="sides are multiples of"):

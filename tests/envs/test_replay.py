@@ -128,6 +128,16 @@ def test_unreadable_answers_are_mismatches_with_a_reason(episode, dialogue):
     assert "no <action>" in turn.verdict.why
 
 
+def test_a_filled_prompt_budget_is_a_mismatch_with_its_reason(episode, dialogue):
+    going = walk(episode, dialogue=dialogue)
+    next(going)
+    with pytest.raises(StopIteration) as stop:
+        going.send(Completion("", finish="budget"))
+    turn = stop.value.value.turns[0]
+    assert not turn.verdict.readable
+    assert "prompt budget" in turn.verdict.why
+
+
 def test_a_crash_ends_the_walk_as_crashed_with_what_was_done(episode, dialogue):
     going = walk(episode, dialogue=dialogue)
     next(going)
