@@ -17,8 +17,8 @@ start() { "$@" 2>"$out/$name.log" >/dev/null || { echo "failed: $*" >&2; tail -2
 score() { # score NAME MODEL: the three metrics of one agent
     local name="score-$1"
     start guiderail evaluate sop "$out/test" --model "$2" --out "$out/scores/$1/sop"
-    start guiderail evaluate offline "$out/test" --model "$2" --out "$out/scores/$1/offline"
-    start guiderail evaluate pocket --tasks 200 --seed 1 --model "$2" --out "$out/scores/$1/pocket"
+    start guiderail evaluate offline "$out/test" --limit 120 --model "$2" --out "$out/scores/$1/offline"
+    start guiderail evaluate pocket --tasks 150 --seed 1 --model "$2" --out "$out/scores/$1/pocket"
 }
 train() { # train NAME CONFIG MODEL PROCESSES
     local name="train-$1"

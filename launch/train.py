@@ -317,7 +317,7 @@ def build_tiny_for(data: str, out: Path, family: str, seed: int, merge: int = 2)
     episodes = parts.dataset(data, None, "detect", False, None).episodes
     shot = episodes[0].steps[0].screenshot
     build_tiny(out, _texts(episodes), family, seed, screen=(shot.width, shot.height), merge=merge)  # type: ignore[arg-type]
-    Voice("brief", images=1, max_new_tokens=64, max_prompt_tokens=1024).save(out)
+    Voice("brief", images=1, max_new_tokens=32, max_prompt_tokens=1024).save(out)
     show.err.print(f"tiny {family} in {out}", highlight=False)
 
 
