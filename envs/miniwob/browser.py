@@ -75,6 +75,17 @@ for (let e = document.elementFromPoint(arguments[0], arguments[1]); e && e !== d
 }
 return false;
 """
+# A turned wheel moves the page some frames later: wait until six frames in a row show no more movement.
+_SETTLE = """
+const done = arguments[0];
+let last = NaN, still = 0, frames = 0;
+(function look() {
+  const now = [...document.querySelectorAll("*")].reduce((sum, e) => sum + e.scrollTop + e.scrollLeft, 0);
+  still = now === last ? still + 1 : 0;
+  last = now;
+  if (still >= 6 || ++frames > 120) done(); else requestAnimationFrame(look);
+})();
+"""
 # A point of the element that a mouse reaches: the centre if it can be had, else the first of a grid that nothing covers.
 _REACH = """
 const e = core.previousDOMInfo[arguments[0]], [width, height] = [arguments[1], arguments[2]];
@@ -285,6 +296,7 @@ class BrowserDevice:
         if self._browser.scrolls(x, y, sideways):
             chain.w3c_actions.wheel_action.scroll(x=x, y=y, delta_x=x - to_x, delta_y=y - to_y, duration=0)
             chain.w3c_actions.perform()
+            self._browser.driver.execute_async_script(_SETTLE)
             return
         mouse = chain.w3c_actions.pointer_action
         mouse.move_to_location(x, y)
