@@ -24,7 +24,6 @@ from launch.submission.cli import app as submit_app
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault("DS_ACCELERATOR", "cpu" if not os.path.exists("/dev/nvidiactl") else "cuda")
 
 _HELP = "Train and evaluate GUI agents with semi-online reinforcement learning."
 
