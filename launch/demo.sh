@@ -14,11 +14,11 @@ export OMP_NUM_THREADS=1
 
 say() { printf '\n== %s (%dm%02ds)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)); }
 start() { "$@" 2>"$out/$name.log" >/dev/null || { echo "failed: $*" >&2; tail -20 "$out/$name.log" >&2; exit 1; }; }
-score() { # score NAME MODEL: the three metrics of one agent
+score() { # score NAME MODEL TASKS: the three metrics of one agent, TASKS of them live
     local name="score-$1"
     start guiderail evaluate sop "$out/test" --model "$2" --out "$out/scores/$1/sop"
     start guiderail evaluate offline "$out/test" --limit 120 --model "$2" --out "$out/scores/$1/offline"
-    start guiderail evaluate pocket --tasks 150 --seed 1 --model "$2" --out "$out/scores/$1/pocket"
+    start guiderail evaluate pocket --tasks "$3" --seed 1 --model "$2" --out "$out/scores/$1/pocket"
 }
 train() { # train NAME CONFIG MODEL PROCESSES
     local name="train-$1"
@@ -42,10 +42,11 @@ train semi-online tiny_semi_online.yaml "$out/sft/model" 1
 wait "$offline"
 
 say "scoring"
-{ score base "$out/tiny" && score offline "$out/offline/model"; } &
+# A model that never ends its turn talks until its time is up: few live tasks are enough to see that.
+{ score base "$out/tiny" 40 && score offline "$out/offline/model" 150; } &
 lane=$!
-score sft "$out/sft/model"
-score semi-online "$out/semi-online/model"
+score sft "$out/sft/model" 150
+score semi-online "$out/semi-online/model" 150
 wait "$lane"
 
 say "report"
