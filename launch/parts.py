@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -149,7 +150,8 @@ def rules(name: str) -> MatchRules:
 
 
 def quiet() -> None:
-    """transformers draws a bar for every file it reads or writes; ours is enough."""
+    """transformers draws a bar for every file it reads or writes, and warns of its own future; neither is for our users."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     from transformers.utils import logging
 
     logging.disable_progress_bar()
