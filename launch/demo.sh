@@ -43,7 +43,7 @@ wait "$offline"
 
 say "scoring"
 # A model that never ends its turn talks until its time is up: few live tasks are enough to see that.
-{ score base "$out/tiny" 40 && score offline "$out/offline/model" 150; } &
+{ score base "$out/tiny" 30 && score offline "$out/offline/model" 150; } &
 lane=$!
 score sft "$out/sft/model" 150
 score semi-online "$out/semi-online/model" 150

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
 from launch import show
@@ -21,7 +22,7 @@ AGENTS = {
 def table(folder: Path) -> Table:
     """Rates in percent with 95 % intervals; minutes of training times processes, and turns sampled for it."""
     result = Table(title=f"{folder}: 95 % intervals in brackets", title_justify="left")
-    for column in ("", "SOP PG", "SOP TSR", "SOP Score", "offline SR", "online success", "minutes", "turns sampled"):
+    for column in ("", "SOP PG", "SOP TSR", "SOP Score", "offline SR", "online success", "minutes", "turns"):
         result.add_column(column, justify="left" if column == "" else "right")
     for agent, title in AGENTS.items():
         sop, offline, pocket = (read_json(folder / "scores" / agent / kind / "metrics.json") for kind in KINDS)
@@ -42,4 +43,4 @@ def table(folder: Path) -> Table:
 KINDS = ("sop", "offline", "pocket")
 
 if __name__ == "__main__":
-    show.out.print(table(Path(sys.argv[1])))
+    Console(width=max(120, show.out.width)).print(table(Path(sys.argv[1])))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from peft import LoraConfig
 from torch import Tensor
-from torch.utils.data import Sampler
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -47,7 +45,6 @@ class ExpertTurnTrainer(ExactCheckpoints, SFTTrainer):  # type: ignore[misc]
     ):
         self.encoder = encoder or load_encoder(path)
         self._at: dict[str, Any] = {}
-        self._lengths = [len(self.encoder.prompt(p).ids) + len(self.encoder.target(text)) for p, text in examples]
         super().__init__(
             model=trainable_model(path, args, adapter=adapter, lora=lora, freeze_vision=freeze_vision, dtype=dtype),
             args=args,
@@ -65,10 +62,6 @@ class ExpertTurnTrainer(ExactCheckpoints, SFTTrainer):  # type: ignore[misc]
         self.model_accepts_loss_kwargs = True
         check_launch(self.accelerator, args, processes)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        step = self.args.per_device_train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
-        return ByLength(self._lengths, step, self.args.seed)
-
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -79,31 +72,6 @@ class ExpertTurnTrainer(ExactCheckpoints, SFTTrainer):  # type: ignore[misc]
 
     def current(self) -> dict[str, Any]:
         return self._at
-
-
-class ByLength(Sampler[int]):
-    """Every row once per epoch, at random, but the rows of one optimizer step (`step` of them) are of like length: a
-    deep step's prompt is several times a first one's, and a batch pays for its longest row. The order depends on the
-    seed and the epoch alone, so a resumed run finds its place."""
-
-    def __init__(self, lengths: Sequence[int], step: int, seed: int, pool: int = 50):
-        self.lengths, self.step, self.seed, self.pool = lengths, step, seed, pool
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(len(self.lengths)).tolist()
-        for start in range(0, len(order), self.step * self.pool):
-            part = sorted(order[start : start + self.step * self.pool], key=self.lengths.__getitem__)
-            steps = [part[i : i + self.step] for i in range(0, len(part), self.step)]
-            for i in rng.permutation(len(steps)):
-                yield from steps[i]
 
 
 def collate_turns(examples: Sequence[Example], encoder: Encoder) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from agent.local import load_encoder, load_policy
 from agent.policy import GREEDY, Request
 from agent.tiny import build_tiny
 from rl.engine import make_sft_args
-from rl.sft import ByLength, Example, ExpertTurnTrainer, collate_turns
+from rl.sft import Example, ExpertTurnTrainer, collate_turns
 from tests.agent.test_local import TEXTS, prompt
 
 SMALL = {"layers": 2, "vision_layers": 2, "width": 64, "vision_width": 64}
@@ -117,16 +117,3 @@ def test_nan_stops_with_the_examples(folder: Path, tmp_path: Path) -> None:
 def test_unknown_key(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"training\.max_step, did you mean 'max_steps'"):
         make_sft_args({"max_step": 2}, tmp_path)
-
-
-def test_rows_of_a_step_are_of_like_length_and_each_comes_once() -> None:
-    lengths = [(7 * i) % 100 for i in range(1000)]
-    sampler = ByLength(lengths, step=8, seed=3)
-    first = list(sampler)
-    assert sorted(first) == list(range(1000))
-    assert first == list(sampler)
-    spans = [max(part) - min(part) for i in range(0, 1000, 8) if (part := [lengths[j] for j in first[i : i + 8]])]
-    assert sum(spans) / len(spans) < 10
-    sampler.set_epoch(1)
-    assert sorted(sampler) == sorted(first)
-    assert list(sampler) != first
