@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -12,18 +13,18 @@ from launch import show
 from rl.runlog import read_json
 
 AGENTS = {
-    "base": "base (random weights)",
+    "base": "random weights",
     "sft": "SFT",
-    "offline": "SFT + offline RL",
-    "semi-online": "SFT + semi-online RL",
+    "offline": "+ offline RL",
+    "semi-online": "+ semi-online RL",
 }
 
 
 def table(folder: Path) -> Table:
     """Rates in percent with 95 % intervals; minutes of training times processes, and turns sampled for it."""
-    result = Table(title=f"{folder}: 95 % intervals in brackets", title_justify="left")
-    for column in ("", "SOP PG", "SOP TSR", "SOP Score", "offline SR", "online success", "minutes", "turns"):
-        result.add_column(column, justify="left" if column == "" else "right")
+    result = Table(box=box.SIMPLE, title=f"{folder}: 95 % intervals in brackets", title_justify="left")
+    for column in ("", "SOP PG", "SOP TSR", "SOP Score", "offline SR", "live success", "minutes", "turns"):
+        result.add_column(column, justify="left" if column == "" else "right", no_wrap=True)
     for agent, title in AGENTS.items():
         sop, offline, pocket = (read_json(folder / "scores" / agent / kind / "metrics.json") for kind in KINDS)
         trained = agent != "base"
