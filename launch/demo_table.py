@@ -44,4 +44,4 @@ def table(folder: Path) -> Table:
 KINDS = ("sop", "offline", "pocket")
 
 if __name__ == "__main__":
-    Console(width=max(120, show.out.width)).print(table(Path(sys.argv[1])))
+    Console(width=max(140, show.out.width)).print(table(Path(sys.argv[1])))
