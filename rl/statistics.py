@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 Interval = tuple[float, float]
 Values = npt.NDArray[np.float64]
@@ -17,6 +16,8 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     """Wilson score interval of a success rate; (0, 1) when nothing was tried."""
     if n == 0:
         return (0.0, 1.0)
+    from scipy import stats  # 0.7 s to import, and most commands print no interval
+
     interval = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
     return (float(interval.low), float(interval.high))
 
@@ -45,6 +46,8 @@ def mcnemar(pairs: Sequence[tuple[bool, bool]]) -> float:
     disagree); 1 when none disagrees."""
     first = sum(a and not b for a, b in pairs)
     second = sum(b and not a for a, b in pairs)
+    from scipy import stats
+
     return float(stats.binomtest(first, first + second).pvalue) if first + second else 1.0
 
 
@@ -75,6 +78,8 @@ def _per_cluster(values: Sequence[tuple[str, float]]) -> tuple[Values, Values]:
 
 def _ratio(totals: Values, counts: Values, confidence: float, resamples: int, seed: int) -> Interval:
     """Percentile bootstrap interval of sum(totals) / sum(counts)."""
+    from scipy import stats
+
     interval = stats.bootstrap(
         (totals, counts),
         lambda t, c, axis: t.sum(axis=axis) / c.sum(axis=axis),
