@@ -1,7 +1,7 @@
 """Goal, own history and current screen -> the conversation put before the policy.
 
 One user turn and one assistant turn per step: the first user turn carries the goal, every user turn carries its
-screenshot after its text. Only the last `images` screenshots stay, the current one included; older user turns keep
+screenshot after its text (or all pictures come first, `Dialect.pictures_first`). Only the last `images` screenshots stay, the current one included; older user turns keep
 their text. All assistant turns stay. Families that keep their history as text compose a single user turn instead
 (`Dialect.compose`). Either way the history is what the walk hands in: the agent's own turns, or their repairs.
 """
@@ -40,6 +40,12 @@ class Dialogue:
         if self.dialect.goal_apart:
             messages.append(Message("user", (self.dialect.first(goal),)))
         first_shown = len(screenshots) - self.images
+        if self.dialect.pictures_first:
+            pictures = tuple(self.vision.picture(shot) for shot in screenshots[max(0, first_shown) :])
+            messages.append(Message("user", (*pictures, self.dialect.first(goal))))
+            for turn in past:
+                messages += [Message("assistant", (turn,)), Message("user", (self.dialect.later,))]
+            return Prompt(tuple(messages))
         for index, screenshot in enumerate(screenshots):
             opening = "" if self.dialect.goal_apart else self.dialect.first(goal)
             text = self.dialect.later if index else opening

@@ -35,7 +35,8 @@ class Dialect:
 
     remember: an own (or repaired) turn as the history shows it. compose: for families that keep the history as text
     inside one user turn: (goal, remembered turns, current picture) -> that turn's parts. goal_apart: the first user text
-    is a message of its own and pictures follow in theirs.
+    is a message of its own and pictures follow in theirs. pictures_first: all pictures shown open the first user turn, so
+    every walk through a step has the same prompt up to its own words, and pictures and goal are computed once for all.
 
     space: what coordinates count: pixels of the "picture" shown, pixels of the "original" screenshot, "thousand"ths or
     fractions ("unit") of the screen. swipe: the way a swipe is said: its two "points", or one direction word that names
@@ -54,6 +55,7 @@ class Dialect:
     remember: Callable[[str], str] = as_it_was
     compose: Callable[[str, Sequence[str], Picture], Composed] | None = None
     goal_apart: bool = False
+    pictures_first: bool = False
     space: Space = "picture"
     swipe: Literal["points", "finger", "view"] = "points"
     images: int = 2

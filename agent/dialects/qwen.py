@@ -1,7 +1,8 @@
 """Our own dialect (for Qwen2.5-VL and Qwen3-VL), in full and in brief.
 
 Coordinates are absolute pixels of the resized picture the model is shown. BRIEF says the same things without the
-instructions: a model trained from scratch learns the format from examples and pays for every prompt token.
+instructions: a model trained from scratch learns the format from examples and pays for every prompt token. Its pictures
+come first, so that what the walks of a group share is the long part of the prompt.
 """
 
 from __future__ import annotations
@@ -51,4 +52,5 @@ BRIEF = Dialect(
     first=lambda goal: goal,
     later="next",
     integrate=lambda goal: f"think: {goal}",
+    pictures_first=True,
 )

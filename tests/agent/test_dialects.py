@@ -16,6 +16,7 @@ from agent.dialects.base import MAX_TURN
 from agent.dialogue import Dialogue
 from agent.errors import SetupError, UnreadableAction
 from agent.screen import ScreenTransform, Vision
+from agent.scripted import ORIGINAL_SIZE
 from agent.types import (
     BUTTONS,
     Action,
@@ -26,6 +27,7 @@ from agent.types import (
     Episode,
     Key,
     LongPress,
+    Message,
     Open,
     Picture,
     Point,
@@ -516,3 +518,13 @@ def test_repetition_costs_linear_time(name: str, unit: str) -> None:
 def test_overlong_turns_are_refused(name: str) -> None:
     with pytest.raises(UnreadableAction, match="characters"):
         DIALECTS[name].read("x" * (MAX_TURN + 1), SCREEN)
+
+
+def test_brief_prompts_of_a_group_differ_only_after_pictures_and_goal() -> None:
+    talk = Dialogue(ORIGINAL_SIZE, DIALECTS["brief"], 2)
+    shots = [Screenshot(32, 64, f"{n}.png") for n in range(3)]
+    ours, theirs = (talk.prompt("call Anna", shots, [first, "b"]) for first in ("a", "other"))
+    assert [p.screenshot for p in ours.pictures] == shots[1:]
+    assert ours.messages[0] == theirs.messages[0] == Message("user", (*ours.pictures, "call Anna"))
+    assert [m.role for m in ours.messages[1:]] == ["assistant", "user"] * 2
+    assert ours.messages[1] != theirs.messages[1]
