@@ -1,14 +1,19 @@
 """Speed of live worlds on this machine.
 
-python benchmarks/live.py miniwob     steps/s of two workers with screenshots, against the miniwob package's own
-                                      environment doing the same clicks; rounds alternate, so both see the same load
-python benchmarks/live.py attempts    attempts/minute of the experts with 1 and 2 workers, per world, all included:
-                                      starting workers and browsers, checks, journal and images
+    python benchmarks/live.py [attempts | steps] [--out FILE]
+
+attempts: attempts/minute of the experts with 1 and 2 workers, per world, all included: starting workers and browsers, checks,
+journal and images. Worlds that are not installed are left out.
+steps: steps/s of two workers on MiniWoB++ with screenshots, against the miniwob package's own environment doing the same
+clicks; rounds alternate, so both see the same load.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
+import platform
 import random
 import statistics
 import subprocess
@@ -16,12 +21,58 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from importlib.util import find_spec
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
+from pathlib import Path
 from typing import Any
 
+WORLDS = {
+    "pocket": ["pocket", "--tasks", "400"],
+    "pocket through the adb client": ["pocket", "--device", "adb", "--tasks", "80"],
+    "MiniWoB++ (smoke)": ["miniwob", "--suite", "smoke", "--seeds", "10"],
+    "AndroidWorld on pocket": ["android-world", "--device", "pocket"],
+}
+NEEDS = {"miniwob": "miniwob", "android-world": "android_world", "pocket": "android_env"}
+
 PAGE, STEPS_PER_EPISODE, EPISODES, WORKERS, ROUNDS = "click-checkboxes", 10, 4, 2, 5
+
+
+def attempts_per_minute() -> list[dict[str, Any]]:
+    rows = []
+    for world, words in WORLDS.items():
+        if find_spec(NEEDS[words[0]]) is None:
+            print(f"{world}: {NEEDS[words[0]]} is not installed")
+            continue
+        for workers in (1, 2):
+            result, took = evaluated([*words, "--workers", str(workers)])
+            row = {
+                "world": world,
+                "workers": workers,
+                "attempts": result["n"],
+                "unscored": result["unscored"],
+                "success": result["success"],
+                "seconds": round(took, 1),
+                "attempts_per_minute": round(60 * result["n"] / took),
+            }
+            rows.append(row)
+            print(
+                f"{world:30} {workers} worker(s): {row['attempts_per_minute']:5d} attempts/minute, "
+                f"{row['attempts']} in {took:.1f} s, success {row['success']}"
+            )
+    return rows
+
+
+def evaluated(words: list[str]) -> tuple[dict[str, Any], float]:
+    """The result of an evaluation as typed, and the seconds it took."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "launch.cli", "evaluate", *words, "--agent", "expert", "--json"]
+        begin = time.perf_counter()
+        made = subprocess.run([*command, "--out", f"{folder}/run"], capture_output=True, text=True)
+        took = time.perf_counter() - begin
+    if made.returncode:
+        sys.exit(made.stderr)
+    return json.loads(made.stdout), took
 
 
 def points(seed: int) -> list[tuple[float, float]]:
@@ -49,8 +100,6 @@ def ours(scale: int) -> Callable[[int], None]:
 
 
 def package() -> Callable[[int], None]:
-    import os
-
     import gymnasium
     import miniwob
     import numpy as np
@@ -71,8 +120,9 @@ def package() -> Callable[[int], None]:
     return episode
 
 
+BASE = "package, 160x210"
 MAKERS: dict[str, Callable[[], Callable[[int], None]]] = {
-    "package, 160x210": package,
+    BASE: package,
     "ours, 160x210": lambda: ours(1),
     "ours, 320x420": lambda: ours(2),
     "ours, 640x840": lambda: ours(4),
@@ -90,7 +140,7 @@ def worker(name: str, number: int, barrier: Barrier) -> None:
         barrier.wait()
 
 
-def steps_per_second() -> None:
+def steps_per_second() -> list[dict[str, Any]]:
     context = get_context("spawn")
     crews = {}
     for name in MAKERS:
@@ -108,32 +158,30 @@ def steps_per_second() -> None:
     for _, processes in crews.values():
         for process in processes:
             process.join()
-    base = speeds["package, 160x210"]
+    rows = []
     print(f"{WORKERS} workers, {PAGE}, a reset per {STEPS_PER_EPISODE} steps, {ROUNDS} alternating rounds, medians")
     for name, found in speeds.items():
-        ratio = statistics.median(a / b for a, b in zip(found, base, strict=True))
-        print(f"{name:18} {statistics.median(found):6.1f} steps/s   {100 * ratio:4.0f} % of the package")
+        ratio = statistics.median(a / b for a, b in zip(found, speeds[BASE], strict=True))
+        speed = statistics.median(found)
+        rows.append({"environment": name, "steps_per_second": round(speed, 1), "of_package": round(ratio, 3)})
+        print(f"{name:18} {speed:6.1f} steps/s   {100 * ratio:4.0f} % of the package")
+    return rows
 
 
-def attempts_per_minute() -> None:
-    worlds = {"pocket": ["--tasks", "120"], "miniwob": ["--suite", "smoke", "--seeds", "8"]}
-    for world, words in worlds.items():
-        for workers in ("1", "2"):
-            with tempfile.TemporaryDirectory() as out:
-                command = [sys.executable, "-m", "launch.cli", "evaluate", world, "--agent", "expert", *words]
-                begin = time.perf_counter()
-                made = subprocess.run(
-                    [*command, "--workers", workers, "--out", f"{out}/run", "--json"], capture_output=True, text=True
-                )
-                took = time.perf_counter() - begin
-            if made.returncode:
-                sys.exit(made.stderr)
-            result = json.loads(made.stdout)
-            print(
-                f"{world:8} {workers} worker(s): {60 * result['n'] / took:6.0f} attempts/minute, {result['n']} in {took:.0f} s"
-            )
+PARTS = {"attempts": attempts_per_minute, "steps": steps_per_second}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", choices=[*PARTS, "both"], default="both")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    options = parser.parse_args()
+    machine = f"{os.cpu_count()} x {platform.machine()}, Python {platform.python_version()}"
+    made = {"machine": machine, "date": time.strftime("%Y-%m-%d"), "load_before": os.getloadavg()[0]}
+    made |= {name: PARTS[name]() for name in PARTS if options.part in (name, "both")}
+    if options.out is not None:
+        options.out.write_text(json.dumps(made, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
-        {"miniwob": steps_per_second, "attempts": attempts_per_minute}[sys.argv[1]]()
+    main()
