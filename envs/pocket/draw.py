@@ -104,6 +104,25 @@ def text_box(item: Placed, scene: Scene) -> tuple[int, int, int, int]:
     return x, max(box[1], round(y - half)), min(right, box[2]), min(box[3], round(y + half))
 
 
+def word_boxes(item: Placed, scene: Scene) -> list[tuple[str, tuple[int, int, int, int]]]:
+    """Each word of the cell with its pixels (all words as one where they do not snap), inside `text_box`."""
+    left, top, right, bottom = text_box(item, scene)
+    if not scene.look.snap:
+        return [(item.cell.text, (left, top, right, bottom))]
+    placed = _words(item.cell.text, _fit(item, scene)[0], scene.width / 10, True)
+    return [(word, (left + x, top, min(right, left + round(end)), bottom)) for word, x, end in placed if word]
+
+
+def mark_box(item: Placed, scene: Scene) -> tuple[int, int, int, int] | None:
+    """Pixels of the switch or tick box that shows the cell's state; None for other kinds."""
+    unit = scene.width / 10
+    start, end = {"toggle": (2.1, 0.3), "check": (1.3, 0.46)}.get(item.cell.kind, (0.0, 0.0))
+    if not start:
+        return None
+    right, y, half = item.box[2], item.text_at[1], round(unit * 0.42)
+    return right - round(start * unit), y - half, right - round(end * unit), y + half
+
+
 def _paste(frame: Image.Image, item: Placed, scene: Scene) -> None:
     left, top, right, bottom = item.box
     size, _ = _fit(item, scene)
