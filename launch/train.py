@@ -67,6 +67,8 @@ def run(config_path: Path, overrides: Sequence[str], out: Path, resume: bool) ->
             done = int(checkpoint.name.split("-")[-1]) // updates_per_generation(trainer.args)
             drop_rollouts(out, lambda row: int(row["generation"]) >= done)
     trainer.add_callback(Bar())
+    if config.method.max_turns is not None:
+        trainer.add_callback(Enough(trainer.progress, config.method.max_turns))
     result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_policy(out / "model")
     if log is not None:
@@ -292,6 +294,17 @@ class Bar(TrainerCallback):  # type: ignore[misc]
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.progress is not None:
             self.progress.stop()
+
+
+class Enough(TrainerCallback):  # type: ignore[misc]
+    """Ends the run after the update with which `turns` turns have been sampled: arms of a study get equal samples."""
+
+    def __init__(self, progress: Any, turns: int):
+        self.progress, self.turns = progress, turns
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if getattr(self.progress, "sampled_turns", 0) >= self.turns:
+            control.should_training_stop = True
 
 
 def note(logs: dict[str, Any]) -> str:

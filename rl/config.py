@@ -72,7 +72,10 @@ class Data(Section):
 
 
 class Method(Section):
-    """What semi-online RL is made of; defaults are the paper's (method 5.7, 7)."""
+    """What semi-online RL is made of; defaults are the paper's (method 5.7, 7).
+
+    max_turns: RL also ends after the update by which so many turns were sampled on all processes, dropped groups included.
+    """
 
     algorithm: Literal["sft", "offline", "semi-online"] = "semi-online"
     rules: str = "guiderail"
@@ -94,6 +97,7 @@ class Method(Section):
     expert_thoughts: bool = True
     temperature: float = Field(default=1.0, gt=0)
     max_rows: int = Field(default=64, ge=1)
+    max_turns: int | None = Field(default=None, ge=1)
     width: int = Field(default=64, ge=1)
 
     @field_validator("rules", "reward", "patch")
