@@ -256,7 +256,7 @@ def miniwob(
     tokens: Tokens = None,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
-    suite: Annotated[str, typer.Option(help="smoke, experts, android-world, all, or task names with commas")] = "smoke",
+    suite: Annotated[str, typer.Option(help="smoke, tiny, experts, android-world, all, or page names")] = "smoke",
     seeds: Annotated[int, typer.Option(help="episodes per task, from seeds --seed, --seed + 1, ...")] = 3,
     scale: Annotated[int, typer.Option(help="screenshot pixels per page pixel; the page has 160x210")] = 2,
     max_steps: Annotated[int, typer.Option(help="steps per attempt")] = 30,
@@ -286,7 +286,7 @@ def miniwob(
 
 def record_miniwob(
     out: Annotated[Path, typer.Option(help="folder to write: episodes.jsonl, images/, DATASET.md")],
-    suite: Annotated[str, typer.Option(help="experts, smoke, or names of pages with commas")] = "experts",
+    suite: Annotated[str, typer.Option(help="experts, tiny, smoke, or names of pages with commas")] = "experts",
     seeds: Annotated[int, typer.Option(help="episodes per page, from seeds --seed, --seed + 1, ...")] = 3,
     seed: Seed = 0,
     scale: Annotated[int, typer.Option(help="screenshot pixels per page pixel; the page has 160x210")] = 2,

@@ -48,12 +48,23 @@ ANDROID_WORLD = tuple(name for name in DESKTOP if name not in NOT_ON_ANDROID)
 
 SMOKE = ("click-test-2", "click-checkboxes", "enter-text", "click-option", "read-table", "navigate-tree")
 
+TINY = _names(
+    "click-test click-test-2 click-dialog focus-text focus-text-2 click-color identify-shape click-button-sequence enter-text"
+)
+"""What a model of 1.5 M parameters can learn from random weights in minutes: places, colours, shapes, two words."""
+
 
 def suite(name: str) -> tuple[str, ...]:
-    """Pages of a suite: smoke, experts (pages with a scripted expert), android-world, all; or page names with commas."""
+    """Pages of a suite: smoke, tiny, experts (pages with a scripted expert), android-world, all; or page names with commas."""
     from envs.miniwob.experts import EXPERTS
 
-    known = {"smoke": SMOKE, "experts": tuple(sorted(EXPERTS)), "android-world": ANDROID_WORLD, "all": DESKTOP}
+    known = {
+        "smoke": SMOKE,
+        "tiny": TINY,
+        "experts": tuple(sorted(EXPERTS)),
+        "android-world": ANDROID_WORLD,
+        "all": DESKTOP,
+    }
     chosen = known.get(name) or tuple(part.strip() for part in name.split(","))
     unknown = sorted({*chosen} - {*DESKTOP})
     if unknown:

@@ -20,7 +20,7 @@ from agent.types import Click, Point, Swipe, Type
 from envs.attempts import attempt
 from envs.miniwob.browser import BrowserDevice, find_browser
 from envs.miniwob.experts import EXPERTS
-from envs.miniwob.suites import ANDROID_WORLD, DESKTOP, SMOKE, suite
+from envs.miniwob.suites import ANDROID_WORLD, DESKTOP, SMOKE, TINY, suite
 from envs.miniwob.tasks import WebTasks
 from rl.live import play
 from tests.contracts import DeviceContract, TaskContract, WorldContract
@@ -73,7 +73,7 @@ def test_the_suites_are_those_of_the_package():
     assert {*DESKTOP} == {name for name in registered if not name.startswith("flight.")}
     assert len(DESKTOP) == 125
     assert len(ANDROID_WORLD) == 90
-    assert {*SMOKE} <= {*EXPERTS} <= {*DESKTOP}
+    assert {*SMOKE, *TINY} <= {*EXPERTS} <= {*DESKTOP}
     assert len(EXPERTS) >= 40
     assert suite("click-test, click-link") == ("click-test", "click-link")
     with pytest.raises(SetupError, match="simon-says"):
