@@ -149,6 +149,12 @@ class Encoder:
             self._held -= self._pixels.popitem(last=False)[1][0].nbytes
         return patches, grid
 
+    def grid(self, picture: Picture) -> Tensor:
+        """Shape (3,): time, rows, columns in patches; as `pixels` gives it, without looking at the screenshot."""
+        self.image_tokens(picture)
+        patch = self.vision.factor // self.merge
+        return torch.tensor([1, picture.height // patch, picture.width // patch])
+
     def vision_inputs(self, pictures: Sequence[Picture]) -> dict[str, Tensor]:
         """pixel_values (patches of all pictures, dim) and image_grid_thw (pictures, 3); empty without pictures."""
         if not pictures:

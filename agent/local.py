@@ -21,6 +21,7 @@ from agent.errors import PromptTooLong, SetupError
 from agent.policy import Request, Sampling
 from agent.screen import Vision
 from agent.types import Completion, Prompt
+from agent.vision import plain_model
 
 __all__ = [
     "Encoder",
@@ -172,11 +173,6 @@ def pick(scores: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
     # Strictly greater, and strictly below the total: a token of probability zero spans no part of the CDF.
     target = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(cdf, target[:, None], right=True)[:, 0]
-
-
-def plain_model(model: Any) -> Any:
-    """The transformers model inside a PEFT wrapper; its adapters stay active, they live in the layers."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
 # ------------------------------------------------------------------------------------------------------------- loading
