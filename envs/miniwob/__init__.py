@@ -6,8 +6,8 @@
     device = task.start()                       # device.screenshot(), device.act(action), device.elements()
     task.over(), task.success()                 # the page decides by itself
 
-`browser` is the device, `suites` the lists of pages, `tasks` the live tasks, `experts` the scripts that solve them,
-`page` what a page holds, `record` writes expert episodes.
+`browser` is the device, `suites` the lists of pages, `tasks` the live tasks, `experts` the scripts that solve them
+(`moves` their parts, `clicking` and `writing` the scripts), `page` what a page holds, `record` writes expert episodes.
 
 What differs from the package's own environment, and why: the page's clock is set to an hour and the raw reward counts, so
 that slow agents are not punished for thinking; every attempt loads its page afresh, so that nothing leaks from the one

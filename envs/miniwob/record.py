@@ -16,7 +16,7 @@ from agent.errors import SetupError
 from agent.screen import ScreenTransform
 from agent.types import Box, Screenshot
 from envs.device import Element
-from envs.miniwob.experts import Move
+from envs.miniwob.moves import Move
 from envs.miniwob.tasks import WebTask, WebTasks
 
 FORMAT = 1

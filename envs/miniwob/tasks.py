@@ -9,7 +9,8 @@ from agent.errors import EnvCrashed, SetupError
 from agent.types import Action, Terminate
 from envs.device import Device
 from envs.miniwob.browser import Browser, BrowserDevice, find_browser
-from envs.miniwob.experts import EXPERTS, Move
+from envs.miniwob.experts import EXPERTS
+from envs.miniwob.moves import Move
 from envs.miniwob.suites import suite
 
 
