@@ -75,6 +75,21 @@ def _rate(row: Mapping[str, Any] | None) -> str:
     return "-" if row is None else percent(row["accuracy"], row["interval"])
 
 
+def likelihoods(title: str, result: Mapping[str, Any]) -> Table:
+    """One line per kind of expert action, then all of them."""
+    table = Table(title=title, title_justify="left")
+    for name in ("", "mean p %", "geometric %", "p > 0.5 %", "greedy %", "log p thought", "n"):
+        table.add_column(name, justify="right" if name else "left")
+    for name, row in (*result["by_action"].items(), ("all", result)):
+        p, half, greedy = (percent(row[key], row["intervals"][key]) for key in ("p", "above_half", "greedy"))
+        thought = "-" if row["logp_thought"] is None else f"{row['logp_thought']:.2f}"
+        table.add_row(name, p, percent(row["p_geometric"]), half, greedy, thought, str(row["n"]))
+    table.caption = (
+        f"{result['seconds']:.1f} s, {result['steps_per_second']:.0f} steps/s, {result['unscored']} unscored"
+    )
+    return table
+
+
 def differences(title: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
     """Two runs under each profile, in words."""
     table = Table("", "first run against the second", "n", "left out", title=title, title_justify="left")

@@ -2,6 +2,8 @@
 
     run.json         command, resolved config, versions, data digest, rules, seeds, times
     rollouts.jsonl   one line per rollout: every turn's text, verdict, repair, reward, advantage
+    likelihood.jsonl one line per scored expert turn (guiderail evaluate likelihood)
+    passed_over.jsonl one line per group that was not sampled because of its expected difficulty
     metrics.json     the result
 
 Lines are keyed by episode id and sample, never by order.
@@ -28,6 +30,7 @@ from agent.errors import DataError, SetupError
 from agent.types import Prompt, Rollout, Turn
 
 PACKAGES = ("guiderail", "torch", "transformers", "trl", "peft", "deepspeed", "accelerate", "android-env", "pillow")
+LINES = ("rollouts.jsonl", "likelihood.jsonl", "passed_over.jsonl")
 
 
 class RunLog:
@@ -39,13 +42,14 @@ class RunLog:
             raise SetupError(f"{folder} already holds a run; give another --out, or --resume to go on with it")
         folder.mkdir(parents=True, exist_ok=True)
         if not resume:
-            (folder / "rollouts.jsonl").unlink(missing_ok=True)
+            for file in LINES:
+                (folder / file).unlink(missing_ok=True)
         record = {"kind": kind, "command": sys.argv[1:], "started": _now(), "versions": versions(), **details}
         write_json(folder / "run.json", record)
 
-    def rollout(self, row: Mapping[str, Any]) -> None:
+    def rollout(self, row: Mapping[str, Any], name: str = "rollouts.jsonl") -> None:
         """Append one line; a line is either whole or absent after a crash, since it is written in one call."""
-        with (self.folder / "rollouts.jsonl").open("a", encoding="utf-8") as file:
+        with (self.folder / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
@@ -88,11 +92,11 @@ def prompt_digest(prompt: Prompt) -> str:
     return hashlib.sha256(json.dumps(shown).encode()).hexdigest()
 
 
-def read_rollouts(folder: Path) -> Iterator[dict[str, Any]]:
+def read_rollouts(folder: Path, name: str = "rollouts.jsonl") -> Iterator[dict[str, Any]]:
     """The lines of a run's rollouts.jsonl. Raises SetupError for no such run, DataError for a broken line."""
-    path = folder / "rollouts.jsonl"
+    path = folder / name
     if not path.is_file():
-        raise SetupError(f"{folder} is not a run folder: no rollouts.jsonl in it")
+        raise SetupError(f"{folder} is not a run folder: no {name} in it")
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -101,12 +105,12 @@ def read_rollouts(folder: Path) -> Iterator[dict[str, Any]]:
                 raise DataError(f"{path}:{number}", f"not JSON: {error}") from None
 
 
-def drop_rollouts(folder: Path, stale: Callable[[Mapping[str, Any]], bool]) -> None:
+def drop_rollouts(folder: Path, stale: Callable[[Mapping[str, Any]], bool], name: str = "rollouts.jsonl") -> None:
     """Remove lines that a resumed run is about to write again."""
-    path = folder / "rollouts.jsonl"
+    path = folder / name
     if not path.exists():
         return
-    kept = [row for row in read_rollouts(folder) if not stale(row)]
+    kept = [row for row in read_rollouts(folder, name) if not stale(row)]
     partial = path.with_name(path.name + ".part")
     partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept), encoding="utf-8")
     os.replace(partial, path)
