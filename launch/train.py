@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from agent.dialects import DIALECTS
 from agent.dialogue import Dialogue
 from agent.errors import SetupError
 from agent.local import Encoder, adapter_base, load_encoder
-from agent.policy import Sampling
+from agent.policy import Policy, Sampling
 from agent.tiny import build_tiny
 from agent.types import Episode, Patch
 from envs.episodes import Dataset
@@ -30,9 +30,10 @@ from launch.parts import Voice
 from patch.base import build
 from patch.off_policy import load_thoughts
 from rl.checkpoints import last_checkpoint
-from rl.collect import Collector, Group, Unit, episode_units, step_units
+from rl.collect import Collector, Difficulty, Group, PassedOver, Unit, episode_units, step_units
 from rl.config import Config, load_config
 from rl.engine import make_sft_args, make_training_args, updates_per_generation
+from rl.likelihood import expect, expert_question, in_process
 from rl.runlog import RunLog, drop_rollouts, prompt_digest, rollout_row
 from rl.sft import ExpertTurnTrainer
 from rl.trainer import SemiOnlineTrainer
@@ -65,7 +66,8 @@ def run(config_path: Path, overrides: Sequence[str], out: Path, resume: bool) ->
         trainer = rl_trainer(scene, out, log)
         if log is not None and checkpoint is not None:
             done = int(checkpoint.name.split("-")[-1]) // updates_per_generation(trainer.args)
-            drop_rollouts(out, lambda row: int(row["generation"]) >= done)
+            for name in ("rollouts.jsonl", "passed_over.jsonl"):
+                drop_rollouts(out, lambda row: int(row["generation"]) >= done, name)
     trainer.add_callback(Bar())
     if config.method.max_turns is not None:
         trainer.add_callback(Enough(trainer.progress, config.method.max_turns))
@@ -182,6 +184,10 @@ def rl_trainer(scene: Scene, out: Path, log: RunLog | None) -> SemiOnlineTrainer
         for row in group_rows(group, lengths[group.rollouts[0].episode_id] if group.rollouts else 0):
             log.rollout(row)
 
+    def pass_over(unit: PassedOver) -> None:
+        if log is not None:
+            log.rollout(asdict(unit), "passed_over.jsonl")
+
     collector = Collector(
         units,
         groups=method.groups,
@@ -197,6 +203,8 @@ def rl_trainer(scene: Scene, out: Path, log: RunLog | None) -> SemiOnlineTrainer
         world=WORLD,
         exchange=_gather,
         record=record,
+        difficulty=_difficulty(config, episodes, scene.dialogue),
+        pass_over=pass_over,
     )
     return SemiOnlineTrainer(
         scene.base, collector, args, max_rows=method.max_rows, max_batch=method.width, **_common(scene)
@@ -231,6 +239,25 @@ def _units(config: Config, episodes: Sequence[Episode], dialogue: Dialogue) -> l
     return episode_units(
         episodes, lambda episode, i: walk(episode, dialogue=dialogue, rules=rules, patch=patch, sample=i)
     )
+
+
+def _difficulty(config: Config, episodes: Sequence[Episode], dialogue: Dialogue) -> Difficulty | None:
+    """Expected returns by likelihood under the expert's history, the nearest thing to a history nobody has walked yet."""
+    wanted, method = config.method.difficulty, config.method
+    if wanted is None:
+        return None
+    steps = {episode.id: [(episode, t) for t in range(len(episode.steps))] for episode in episodes}
+    if method.algorithm == "offline":
+        steps = {f"{name}/{t}": [(episode, t)] for name, walk in steps.items() for episode, t in walk}
+
+    def expected(policy: Policy, units: Sequence[Unit]) -> list[float]:
+        asked = [
+            [expert_question(episode, t, dialogue, method.expert_thoughts) for episode, t in steps[unit.key]]
+            for unit in units
+        ]
+        return expect(in_process(policy), asked, method.gamma)
+
+    return Difficulty(expected, wanted.low, wanted.high, wanted.rounds)
 
 
 def _patch(config: Config, dialogue: Dialogue) -> Patch | None:

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from agent.policy import Policy, Sampling
 from agent.types import Episode, Rollout
@@ -50,13 +50,44 @@ class Group:
     samples: tuple[tuple[StepSample, ...], ...]
 
 
+@dataclass(frozen=True)
+class PassedOver:
+    """A unit that was not sampled. expected: what `Difficulty.expect` said of it."""
+
+    generation: int
+    visit: int
+    unit: str
+    expected: float
+    reason: Literal["too hard", "too easy"]
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """Groups whose outcome is all but certain carry no signal and cost N walks: pass over units expected outside
+    [low, high]. This changes which groups are chosen, hence the experiment; it is off unless asked for.
+
+    expect: the share of the best first-step return that each unit's walks may expect, 0 to 1, under the policy as it is
+    (rl/likelihood.py), in order. rounds: how often units are drawn for the groups one try lacks, before the try goes on
+    with those it has.
+    """
+
+    expect: Callable[[Policy, Sequence[Unit]], list[float]]
+    low: float = 0.0
+    high: float = 1.0
+    rounds: int = 8
+
+    def verdict(self, expected: float) -> Literal["fits", "too hard", "too easy"]:
+        return "too hard" if expected < self.low else "too easy" if expected > self.high else "fits"
+
+
 @dataclass
 class Collector:
     """Called once per generation on every process; its state is one cursor, saved with each checkpoint.
 
     groups: kept groups wanted per generation, over all processes. rollouts: N per group. tries: how often missing groups
     are sampled anew before the generation goes on with what it has. exchange: gathers an object from every process, in
-    order of rank (the default is one process). record: receives every group, on every process.
+    order of rank (the default is one process). record: receives every group, on every process. difficulty: which units
+    are not worth sampling; pass_over: receives them, on every process.
     """
 
     units: Sequence[Unit]
@@ -73,20 +104,24 @@ class Collector:
     world: int = 1
     exchange: Exchange = field(default=lambda item: [item])
     record: Callable[[Group], None] | None = None
+    difficulty: Difficulty | None = None
+    pass_over: Callable[[PassedOver], None] | None = None
     cursor: int = 0
     sampled_turns: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     _order: tuple[int, list[int]] = field(default=(-1, []), repr=False)
+    _expected: list[tuple[float, str]] = field(default_factory=list, repr=False)
 
     def __call__(self, policy: Policy, generation: int) -> list[StepSample]:
         """This process's share of the generation's samples (possibly empty, never an error)."""
         started = time.perf_counter()
         groups: list[Group] = []
         kept: list[Group] = []
+        self._expected = []
         for _ in range(self.tries):
             if len(kept) == self.groups:
                 break
-            units = self._next_units(min(self.groups - len(kept), len(self.units)))
+            units = self._fitting_units(min(self.groups - len(kept), len(self.units)), policy, generation)
             shares = self.exchange(self.sample(units[self.rank :: self.world], policy, generation))
             fresh = [shares[i % self.world][i // self.world] for i in range(len(units))]
             groups += fresh
@@ -97,6 +132,31 @@ class Collector:
         self._measure(groups, kept, time.perf_counter() - started)
         samples = [s for group in kept for rollout in group.samples for s in rollout if s.completion.token_ids]
         return samples[self.rank :: self.world]
+
+    def _fitting_units(self, count: int, policy: Policy, generation: int) -> list[tuple[int, Unit]]:
+        """The next `count` units that `difficulty` lets through, fewer when its rounds are used up."""
+        if self.difficulty is None:
+            return self._next_units(count)
+        fitting: list[tuple[int, Unit]] = []
+        for _ in range(self.difficulty.rounds):
+            drawn = self._next_units(count - len(fitting))
+            for (visit, unit), expected in zip(drawn, self._expect(drawn, policy), strict=True):
+                verdict = self.difficulty.verdict(expected)
+                self._expected.append((expected, verdict))
+                if verdict == "fits":
+                    fitting.append((visit, unit))
+                elif self.pass_over is not None:
+                    self.pass_over(PassedOver(generation, visit, unit.key, expected, verdict))
+            if len(fitting) == count:
+                break
+        return fitting
+
+    def _expect(self, drawn: Sequence[tuple[int, Unit]], policy: Policy) -> list[float]:
+        """Each process asks about its share."""
+        assert self.difficulty is not None
+        mine = [unit for _, unit in drawn[self.rank :: self.world]]
+        shares = self.exchange(self.difficulty.expect(policy, mine))
+        return [shares[i % self.world][i // self.world] for i in range(len(drawn))]
 
     def sample(self, units: Sequence[tuple[int, Unit]], policy: Policy, generation: int) -> list[Group]:
         """The groups of these (visit, unit) pairs, all driven as one batch."""
@@ -153,6 +213,13 @@ class Collector:
             "rollout/turns_total": self.sampled_turns,
             "rollout/turns_per_second": len(turns) / max(seconds, 1e-9),
         }
+        if self.difficulty is not None:
+            told = Counter(verdict for _, verdict in self._expected)
+            self.metrics |= {
+                "groups/expected": _mean([expected for expected, _ in self._expected]),
+                "groups/too_hard": told["too hard"],
+                "groups/too_easy": told["too easy"],
+            }
 
     def state_dict(self) -> dict[str, int]:
         return {"cursor": self.cursor, "sampled_turns": self.sampled_turns}

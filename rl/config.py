@@ -71,6 +71,15 @@ class Data(Section):
     limit: int | None = None
 
 
+class Difficulty(Section):
+    """Pass over groups whose likelihood-based expected return lies outside [low, high], before sampling them. rounds: how
+    often units are drawn for the groups a try lacks."""
+
+    low: float = Field(default=0.02, ge=0, le=1)
+    high: float = Field(default=0.98, ge=0, le=1)
+    rounds: int = Field(default=8, ge=1)
+
+
 class Method(Section):
     """What semi-online RL is made of; defaults are the paper's (method 5.7, 7).
 
@@ -91,6 +100,7 @@ class Method(Section):
     eta: float = Field(default=0.3, ge=0)
     spread_of: SpreadOf = "first_return"
     tries: int = Field(default=4, ge=1)
+    difficulty: Difficulty | None = None
     patch: str = "thought-free"
     patch_budget: int | Literal["unlimited"] = 1
     thought_store: str | None = None
@@ -175,7 +185,13 @@ def _apply(content: dict[str, Any], override: str) -> None:
         raise SetupError(f"override {override!r}: the value is not YAML: {error}") from None
 
 
-_SECTIONS: dict[str, type[Section]] = {"model": Model, "data": Data, "method": Method, "lora": Lora}
+_SECTIONS: dict[str, type[Section]] = {
+    "model": Model,
+    "data": Data,
+    "method": Method,
+    "lora": Lora,
+    "difficulty": Difficulty,
+}
 
 
 def _explain(problem: Any) -> str:

@@ -28,6 +28,7 @@ from agent.dialogue import Dialogue
 from agent.encode import Encoded, pad_left
 from agent.errors import PromptTooLong, SetupError
 from agent.local import LocalPolicy, plain_model
+from agent.policy import Policy
 from agent.types import Episode, Prompt, clean_turn
 from envs.replay import expert_prompt
 from rl.statistics import Interval, clustered
@@ -291,3 +292,19 @@ def expected_return(probabilities: Sequence[float], gamma: float) -> float:
         total += gamma**t * reached
         most += gamma**t
     return total / most if most else 0.0
+
+
+def in_process(policy: Policy) -> LocalPolicy:
+    """The policy whose weights are in this process: itself, or the trainer's beside one that generates elsewhere."""
+    local = getattr(policy, "local", policy)
+    if not isinstance(local, LocalPolicy):
+        raise SetupError(f"{policy.name} has no weights in this process; likelihoods need a local model")
+    return local
+
+
+def expect(policy: LocalPolicy, units: Sequence[Sequence[Question | None]], gamma: float) -> list[float]:
+    """`expected_return` of each unit's questions, all scored together. A step there is no word for cannot be right."""
+    asked = [question for unit in units for question in unit if question is not None]
+    told = iter(score(policy, asked))
+    answers = [[next(told) if question is not None else None for question in unit] for unit in units]
+    return [expected_return([0.0 if one is None else one.p_action for one in unit], gamma) for unit in answers]

@@ -56,6 +56,16 @@ def test_sft_then_rl_then_score(world):
     assert score["n"] == 2
 
 
+def test_groups_too_hard_by_likelihood_are_passed_over_and_recorded(world):
+    """A random model expects next to nothing of any group."""
+    hard = ["method.difficulty.low=0.5", "method.difficulty.rounds=2", "training.max_steps=2"]
+    run = train(world, "hard", "tiny_semi_online.yaml", *SMALL, *hard)
+    rows = [json.loads(line) for line in (run / "passed_over.jsonl").read_text().splitlines()]
+    assert {row["reason"] for row in rows} == {"too hard"}
+    assert [row["visit"] for row in rows] == list(range(2 * 2 * 2))  # generations, rounds, groups
+    assert not (run / "rollouts.jsonl").exists()
+
+
 def test_offline_rl_with_lora_gives_an_adapter(world):
     lora = ["model.lora.r=4", "model.lora.alpha=8"]
     run = train(world, "lora", "tiny_offline.yaml", *SMALL, *lora, "training.max_steps=1")

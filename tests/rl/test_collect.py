@@ -10,7 +10,7 @@ from agent.screen import Vision
 from agent.types import Completion, Episode
 from envs.replay import step_walk, walk
 from patch.base import build
-from rl.collect import Collector, episode_units, step_units
+from rl.collect import Collector, Difficulty, episode_units, step_units
 from rl.credit import CreditRules
 from rl.metrics import METRICS
 from rl.rollout import drive, seed_of
@@ -177,3 +177,67 @@ def test_every_metric_has_its_sentence(episodes, brief):
     collect = collector(episodes, brief)
     collect(Dice(brief, episodes), 0)
     assert set(collect.metrics) <= set(METRICS)
+
+
+EXPECTED = {"e0": 0.0, "e1": 0.5, "e2": 1.0, "e3": 0.4, "e4": 0.05, "e5": 0.6, "e6": 0.99, "e7": 0.5, "e8": 0.3}
+
+
+class TestDifficulty:
+    """A scripted likelihood: which units are passed over, that they are recorded, and that nothing else moves."""
+
+    def difficulty(self, calls=None, **more):
+        def expect(policy, units):
+            if calls is not None:
+                calls.append([unit.key for unit in units])
+            return [EXPECTED[unit.key] for unit in units]
+
+        return Difficulty(expect, **({"low": 0.1, "high": 0.9} | more))
+
+    def test_units_outside_are_passed_over_with_their_reason(self, episodes, brief):
+        sampled, passed = [], []
+        collect = collector(
+            episodes, brief, tries=1, difficulty=self.difficulty(), record=sampled.append, pass_over=passed.append
+        )
+        for generation in range(3):
+            collect(Dice(brief, episodes), generation)
+        assert all(0.1 <= EXPECTED[group.unit] <= 0.9 for group in sampled)
+        assert len(sampled) == 12  # each try still gets all the groups it lacks
+        assert {(one.unit, one.reason) for one in passed} == {
+            ("e0", "too hard"),
+            ("e4", "too hard"),
+            ("e2", "too easy"),
+            ("e6", "too easy"),
+        }
+        assert sorted([*(g.visit for g in sampled), *(p.visit for p in passed)]) == list(range(collect.cursor))
+        assert {"groups/expected", "groups/too_hard", "groups/too_easy"} <= set(collect.metrics) <= set(METRICS)
+
+    def test_a_group_that_is_sampled_is_the_same_group_as_without_the_filter(self, episodes, brief):
+        plain, filtered = [], []
+        everything = collector(episodes, brief, groups=9, tries=1, record=plain.append)
+        everything(Dice(brief, episodes), 0)
+        collector(episodes, brief, groups=4, tries=1, difficulty=self.difficulty(), record=filtered.append)(
+            Dice(brief, episodes), 0
+        )
+        by_visit = {group.visit: group for group in plain}
+        shared = [group for group in filtered if group.visit in by_visit]
+        assert shared
+        assert all(group == by_visit[group.visit] for group in shared)
+
+    def test_rounds_bound_the_search(self, episodes, brief):
+        calls = []
+        nothing = self.difficulty(calls, low=0.7, high=0.8, rounds=3)
+        collect = collector(episodes, brief, groups=2, tries=2, difficulty=nothing)
+        assert collect(Dice(brief, episodes), 0) == []
+        assert [len(call) for call in calls] == [2] * 6
+        assert collect.metrics["groups/too_hard"] + collect.metrics["groups/too_easy"] == 12
+
+    def test_it_continues_where_it_stopped(self, episodes, brief):
+        def run(collect, generations):
+            return [[key(s) for s in collect(Dice(brief, episodes), g)] for g in generations]
+
+        straight = run(collector(episodes, brief, difficulty=self.difficulty()), range(6))
+        first = collector(episodes, brief, difficulty=self.difficulty())
+        begun = run(first, range(3))
+        second = collector(episodes, brief, difficulty=self.difficulty())
+        second.load_state_dict(first.state_dict())
+        assert begun + run(second, range(3, 6)) == straight
