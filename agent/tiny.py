@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from transformers import (
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from agent.codec import say
+from agent.errors import SetupError
 from agent.screen import ScreenTransform
 from agent.types import (
     BUTTONS,
@@ -48,6 +49,7 @@ END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>
 VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"
 SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD)
 LARGEST_NUMBER = 999
+_PIECE = r" ?\d{1,2}:\d{2}(?!\d)|\d{1,3}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -84,6 +86,7 @@ def build_tiny(
     vision_width: int = 96,
     vision_layers: int = 3,
     vocabulary: int = 2048,
+    words: Sequence[str] = (),
 ) -> Path:
     """Write weights, config, tokenizer, chat template and image processor to `out`; returns `out`.
 
@@ -91,13 +94,19 @@ def build_tiny(
     usual (width, height) in pixels; sizes the position table. merge: patches per image token and side, default 1 for
     Qwen3-VL (180 image tokens for 160x288 px; one 16-px cell each, which is what makes reading learnable at this size)
     and 2 for Qwen2.5-VL (patch 14). vocabulary: upper bound on tokens, of which 1263 are bytes, numbers and specials.
-    The same arguments give the same bytes.
+    words: come on top, each one token both after a space and elsewhere, and the two start as near neighbours, so that a
+    word copied from a sentence into a quoted string is hardly a translation. The same arguments give the same bytes.
     """
-    tokenizer = build_tokenizer(texts, vocabulary)
+    tokenizer = build_tokenizer(texts, vocabulary, words)
     merge = merge or (1 if family == "qwen3_vl" else 2)
     torch.manual_seed(seed)
     make = _qwen3_vl if family == "qwen3_vl" else _qwen2_5_vl
     model, patch = make(tokenizer, screen, merge, width, layers, vision_width, vision_layers)
+    if words:
+        spaced, plain = (_word_ids(tokenizer, words, prefix) for prefix in (" ", ""))
+        with torch.no_grad():
+            rows = model.get_input_embeddings().weight
+            rows[spaced] = 0.9 * rows[plain] + math.sqrt(1 - 0.9**2) * rows[spaced]
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     cell = (patch * merge) ** 2
@@ -109,9 +118,10 @@ def build_tiny(
     return out
 
 
-def build_tokenizer(texts: Iterable[str], vocabulary: int = 2048) -> PreTrainedTokenizerFast:
+def build_tokenizer(texts: Iterable[str], vocabulary: int = 2048, words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     """Byte-level BPE with Qwen's special tokens. Every integer 0..999 is one token, and so is every fixed piece of an
-    answer: a click takes its thought and 7 tokens instead of 30, in every answer and in every turn of the history."""
+    answer: a click takes its thought and 7 tokens instead of 30, in every answer and in every turn of the history.
+    So is each of `words` (letters, or a time such as 5:30), with and without a space before it."""
     number = r"\d{1,3}"
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
     learner = Tokenizer(models.BPE())
@@ -129,8 +139,17 @@ def build_tokenizer(texts: Iterable[str], vocabulary: int = 2048) -> PreTrainedT
     merges += [(str(n)[0], str(n)[1]) for n in range(10, 100)]
     for abc in map(str, range(100, LARGEST_NUMBER + 1)):
         merges += [(abc[:2], abc[2])] + ([(abc[0], abc[1:])] if abc[1] != "0" else [])
-    fast = Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    fast.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(number), "isolated"), byte_level])
+    for word in words:
+        for form in (word, f"Ġ{word}"):  # Ġ is how byte-level vocabularies write a space
+            vocab.setdefault(form, len(vocab))
+    # Whole pieces that are in the vocabulary are taken as they are; merges are for all others.
+    fast = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=True))
+    fast.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PIECE), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     fast.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=fast,
@@ -143,6 +162,13 @@ def build_tokenizer(texts: Iterable[str], vocabulary: int = 2048) -> PreTrainedT
     tokenizer.add_tokens([AddedToken(piece, normalized=False) for piece in fixed_pieces()])
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
+
+
+def _word_ids(tokenizer: PreTrainedTokenizerFast, words: Sequence[str], prefix: str) -> list[int]:
+    ids = [tokenizer.encode(prefix + word, add_special_tokens=False) for word in words]
+    if torn := [word for word, pieces in zip(words, ids, strict=True) if len(pieces) != 1]:
+        raise SetupError(f"words {torn} are not one piece each; give letters, or times such as 5:30")
+    return [pieces[0] for pieces in ids]
 
 
 def fixed_pieces() -> list[str]:

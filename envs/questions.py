@@ -10,11 +10,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Literal
 
 from agent.codec import say
 from agent.screen import ScreenTransform
-from agent.types import Action, Click, Point, Swipe, Terminate, Type
+from agent.types import Click, Point, Swipe, Terminate, Type
 from envs.screens import SIZE, PixelBox, Screen, Shown, vocabulary
 
 About = Literal["where", "state", "what", "kind", "errand"]
@@ -119,7 +120,7 @@ def _pick(screen: Screen, rng: random.Random, kinds: Sequence[str] = ()) -> Show
 def _tap(screen: Screen, rng: random.Random) -> Question | None:
     shown = _pick(screen, rng)
     verb = rng.choice(("Tap", "Open", "Press", "Choose", "Call", "Buy", "Play"))
-    return shown and _clicking("errand", f"{verb} {shown.text}.", f"tap {shown.text}", shown)
+    return _clicking("errand", f"{verb} {shown.text}.", f"tap {shown.text}", shown) if shown else None
 
 
 def _switch(screen: Screen, rng: random.Random) -> Question | None:
@@ -149,7 +150,7 @@ def _sequence(screen: Screen, rng: random.Random) -> Question | None:
     names = [*others[:place], shown.text, *others[place:]]
     verb, joint = rng.choice((("Tap", " and "), ("Open", ", then "), ("Add", " and "), ("Call", " and ")))
     goal = f"{verb} {joint.join(names)}."
-    told = [f"tap {names[0]}", *(f"done {a} tap {b}" for a, b in zip(names, names[1:], strict=False))]
+    told = [f"tap {names[0]}", *(f"done {a} tap {b}" for a, b in pairwise(names))]
     done = [_speak(thought, Click(_somewhere(rng))) for thought in told]
     if rng.random() < 0.15:
         return Question("errand", goal, _speak("all done", Terminate("success")), history=tuple(done))

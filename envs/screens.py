@@ -28,23 +28,21 @@ SIZE = (160, 288)
 COLUMNS, ROWS = 10, 18
 PixelBox = tuple[int, int, int, int]
 
-INTERFACE = tuple(
-    (
-        "Account About Accept Activity Agenda Album All Allow Apply Archive Attach Audio Author Backup Balance Battery "
-        "Bell Block Board Book Bookmark Bright Browse Budget Bus Calendar Camera Cards Cart Cast Channel Chat Check "
-        "Choose City Clear Colour Comment Compass Compose Confirm Copy Country Cut Daily Dark Date Default Deny Desk "
-        "Details Device Display Dock Done Download Draft Edit Email Event Export Family Fast Favourite Feed File Filter "
-        "Fitness Flag Flight Folder Follow Font Food Forward Friends Gallery Games Gift Group Guide Health Help Hide "
-        "History Hotel House Image Import Inbox Info Invite Join Keyboard Label Language Large Later Layout Library "
-        "Light Link List Local Lock Login Loud Mail Manage Map Mark Market Media Member Memory Merge Mode Money More "
-        "Move Mute Name Network News Night Offers Office Old Online Orders Page Paint Password Paste Pause Phone Photo "
-        "Pin Places Player Points Post Power Price Print Privacy Private Profile Project Public Quick Quiet Radio Rate "
-        "Recent Record Refresh Remind Remove Reply Report Reset Resize Restore Retry Review Room Route Safety Sale "
-        "Scan Score Screen Search Select Server Share Sign Size Sleep Small Sort Space Speed Sport Start Status Stop "
-        "Store Street Style Submit Subway Sync System Table Tags Taxi Team Test Theme Ticket Time Tools Total Track "
-        "Traffic Train Trash Turbo Undo Unit Upload User Version Video View Visit Voice Volume Wallet Watch Weather "
-        "Website Weekly Widget Window Work Zoom"
-    ).split()
+INTERFACE = (
+    "Account About Accept Activity Agenda Album All Allow Apply Archive Attach Audio Author Backup Balance Battery "
+    "Bell Block Board Book Bookmark Bright Browse Budget Bus Calendar Camera Cards Cart Cast Channel Chat Check "
+    "Choose City Clear Colour Comment Compass Compose Confirm Copy Country Cut Daily Dark Date Default Deny Desk "
+    "Details Device Display Dock Done Download Draft Edit Email Event Export Family Fast Favourite Feed File Filter "
+    "Fitness Flag Flight Folder Follow Font Food Forward Friends Gallery Games Gift Group Guide Health Help Hide "
+    "History Hotel House Image Import Inbox Info Invite Join Keyboard Label Language Large Later Layout Library "
+    "Light Link List Local Lock Login Loud Mail Manage Map Mark Market Media Member Memory Merge Mode Money More "
+    "Move Mute Name Network News Night Offers Office Old Online Orders Page Paint Password Paste Pause Phone Photo "
+    "Pin Places Player Points Post Power Price Print Privacy Private Profile Project Public Quick Quiet Radio Rate "
+    "Recent Record Refresh Remind Remove Reply Report Reset Resize Restore Retry Review Room Route Safety Sale "
+    "Scan Score Screen Search Select Server Share Sign Size Sleep Small Sort Space Speed Sport Start Status Stop "
+    "Store Street Style Submit Subway Sync System Table Tags Taxi Team Test Theme Ticket Time Tools Total Track "
+    "Traffic Train Trash Turbo Undo Unit Upload User Version Video View Visit Voice Volume Wallet Watch Weather "
+    "Website Weekly Widget Window Work Zoom"
 )
 
 
@@ -114,17 +112,14 @@ def generic_screens(name: str, seed: int, start: int = 0) -> Iterator[Screen]:
 
 
 def pocket_screens(name: str, seed: int, start: int = 0, style: str = "easy") -> Iterator[Screen]:
-    """Pages that experts met on Pocket phones, two of every episode; from phone number `start` of the stream on."""
+    """One page each that an expert met on its way, of Pocket phones number start, start + 1, ... of a stream."""
     split = "train" if name == "train" else "test"
     for number in itertools.count(start):
-        rng = random.Random(f"pages-{name}-{seed}-{number}")
-        yield from rng.sample(pages := _pages(seed * 1_000_003 + number, split, style), min(2, len(pages)))
-
-
-def _pages(seed: int, split: str, style: str) -> list[Screen]:
-    (template, phone_seed), *_ = draws(1, seed, split)
-    made = task(template, phone_seed, split, style, live=seed % 2 == 0, popups=seed % 5 == 0)
-    return [Screen(scene) for scene, _ in demonstrate(made, Phone(made.start(), *SIZE))]
+        rng = random.Random(f"page-{name}-{seed}-{number}")
+        (template, phone_seed), *_ = draws(1, rng.randrange(1 << 40), split)
+        made = task(template, phone_seed, split, style, live=rng.random() < 0.5, popups=rng.random() < 0.3)
+        scenes = [scene for scene, _ in demonstrate(made, Phone(made.start(), *SIZE))]
+        yield Screen(rng.choice(scenes))
 
 
 @lru_cache(maxsize=1)
@@ -133,7 +128,7 @@ def vocabulary() -> tuple[str, ...]:
     lexicon = words.FREE
     names = (*lexicon.people, *lexicon.goods, *lexicon.codes, *lexicon.titles, *lexicon.songs)
     labels = (*words.TOGGLES, *words.RINGTONES, *words.TIMES, *(text for popup in words.POPUPS for text in popup))
-    found = [word for text in (*names, *labels, *_app_words(), *INTERFACE) for word in text.split()]
+    found = [word for text in (*names, *labels, *_app_words(), INTERFACE) for word in text.split()]
     return tuple(dict.fromkeys(word for word in found if not word.isdigit()))
 
 

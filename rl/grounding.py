@@ -1,0 +1,132 @@
+"""Does a model read its screen? Named elements pointed at and states told, free-running, on screens it has never seen."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from agent.dialogue import Dialogue
+from agent.errors import UnreadableAction
+from agent.policy import GREEDY, Policy, Request, Sampling
+from agent.types import Click, Completion, Prompt, Screenshot
+from envs.device import encode_png
+from envs.questions import Question, state, where
+from envs.screens import SIZE, Screen, Shown, generic_screens, pocket_screens
+from rl.statistics import wilson
+
+PROBE_SCREENS = 300
+SOURCES: dict[str, Callable[..., Iterator[Screen]]] = {"generic": generic_screens, "pocket": pocket_screens}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question, its prompt, and where it comes from: (source, "element" or "state")."""
+
+    cell: tuple[str, str]
+    question: Question
+    prompt: Prompt
+
+
+def evaluate_grounding(
+    policy: Policy,
+    dialogue: Dialogue,
+    *,
+    seed: int,
+    screens: int,
+    style: str = "easy",
+    max_new_tokens: int = 24,
+    width: int = 64,
+    record: Callable[[Asked, Completion, bool], None] = lambda asked, completion, right: None,
+) -> dict[str, Any]:
+    """Scores on `screens` random and as many Pocket screens of the stream "eval", which no training touches.
+
+    Of each screen: one to three elements that can be operated and whose text is nobody else's, and one state where there
+    is one. An element counts when the click falls inside its box, a state when the answer is the word. Returns
+    {source: {"element": rate, "state": rate}} and under "probe" what the most frequent place of training screens would
+    score in place of the model. A rate holds accuracy, right, n and its Wilson interval. style: of the Pocket phones.
+    """
+    rows = [row for source in SOURCES for row in _questions(source, seed, screens, style, dialogue)]
+    sampling = Sampling(GREEDY.temperature, max_new_tokens)
+    right: Counter[tuple[str, str]] = Counter()
+    for some in itertools.batched(rows, width) if hasattr(itertools, "batched") else _batched(rows, width):
+        completions = policy.complete([Request(row.prompt) for row in some], sampling)
+        for row, completion in zip(some, completions, strict=True):
+            hit = is_right(row.question, completion, row.prompt, dialogue)
+            right[row.cell] += hit
+            record(row, completion, hit)
+    asked = Counter(row.cell for row in rows)
+    result: dict[str, Any] = {
+        source: {what: _rate(right[source, what], asked[source, what]) for what in ("element", "state")}
+        for source in SOURCES
+    }
+    result["probe"] = {
+        source: _probe(source, [r.question for r in rows if r.cell == (source, "element")]) for source in SOURCES
+    }
+    return result
+
+
+def _batched(rows: list[Asked], width: int) -> Iterator[list[Asked]]:
+    for start in range(0, len(rows), width):
+        yield rows[start : start + width]
+
+
+def _questions(source: str, seed: int, screens: int, style: str, dialogue: Dialogue) -> Iterator[Asked]:
+    for number, screen in enumerate(_stream(source, "eval", seed, screens, style)):
+        rng = random.Random(f"asked-{seed}-{number}")
+        shot = encode_png(screen.image)
+        for shown in rng.sample(operable := _operable(screen), min(3, len(operable))):
+            yield _asked((source, "element"), where(shown), dialogue, shot)
+        if marked := _even([shown for shown in screen.named if shown.mark], rng):
+            yield _asked((source, "state"), state(marked), dialogue, shot)
+
+
+def _stream(source: str, name: str, seed: int, screens: int, style: str) -> Iterator[Screen]:
+    options = {"style": style} if source == "pocket" else {}
+    return itertools.islice(SOURCES[source](name, seed, **options), screens)
+
+
+def _operable(screen: Screen) -> list[Shown]:
+    return [shown for shown in screen.named if shown.kind not in ("title", "text")]
+
+
+def _even(marked: list[Shown], rng: random.Random) -> Shown | None:
+    """One of them, as likely checked as not where both occur: else "no" would be right for most of a list of choices."""
+    sides = [side for on in (True, False) if (side := [shown for shown in marked if shown.checked is on])]
+    return rng.choice(rng.choice(sides)) if sides else None
+
+
+def _asked(cell: tuple[str, str], question: Question, dialogue: Dialogue, shot: Screenshot) -> Asked:
+    return Asked(cell, question, dialogue.prompt(question.goal, [shot], []))
+
+
+def is_right(question: Question, completion: Completion, prompt: Prompt, dialogue: Dialogue) -> bool:
+    """Whether the answer names the state, or clicks into the element."""
+    if question.about == "state":
+        return completion.text.strip() == question.answer
+    try:
+        action = dialogue.read(completion, prompt.screen).action
+    except UnreadableAction:
+        return False
+    if not isinstance(action, Click) or question.target is None:
+        return False
+    return _inside(question.target, action.point.x * SIZE[0], action.point.y * SIZE[1])
+
+
+def _inside(shown: Shown, x: float, y: float) -> bool:
+    left, top, right, bottom = shown.box
+    return left <= x < right and top <= y < bottom
+
+
+def _probe(source: str, asked: list[Question]) -> dict[str, Any]:
+    """What always clicking the most frequent centre of this source's training screens would score."""
+    seen = Counter(s.centre for screen in _stream(source, "train", 0, PROBE_SCREENS, "easy") for s in _operable(screen))
+    place = seen.most_common(1)[0][0]
+    return _rate(sum(_inside(q.target, *place) for q in asked if q.target), len(asked))
+
+
+def _rate(right: int, n: int) -> dict[str, Any]:
+    return {"accuracy": right / n if n else None, "right": right, "n": n, "interval": list(wilson(right, n))}
