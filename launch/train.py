@@ -144,6 +144,7 @@ def _common(scene: Scene) -> dict[str, Any]:
         ),
         "freeze_vision": config.model.freeze_vision,
         "dtype": config.model.dtype,
+        "share_vision": config.update.share_vision,
     }
 
 
@@ -207,7 +208,13 @@ def rl_trainer(scene: Scene, out: Path, log: RunLog | None) -> SemiOnlineTrainer
         pass_over=pass_over,
     )
     return SemiOnlineTrainer(
-        scene.base, collector, args, max_rows=method.max_rows, max_batch=method.width, **_common(scene)
+        scene.base,
+        collector,
+        args,
+        max_rows=method.max_rows,
+        max_batch=method.width,
+        share_prefix=config.update.share_prefix,
+        **_common(scene),
     )
 
 

@@ -18,9 +18,9 @@ still counts all n rows, so the expected gradient is that of the whole window.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -31,9 +31,11 @@ from torch import Tensor
 from agent.encode import Encoded, Encoder, pad_left
 from agent.errors import SetupError
 from agent.types import Message, Prompt, Screenshot
-from rl.samples import StepSample, deal
+from rl.samples import StepSample, deal, unit_of
+from rl.tree import Layout, Strand, tokens
 
 Aggregate = Literal["tokens", "sequences"]
+LayOut = Callable[[Sequence[Strand]], Layout]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +49,10 @@ class Row:
 
     def __len__(self) -> int:
         return len(self.encoded.ids) + len(self.target)
+
+    @cached_property
+    def strand(self) -> Strand:
+        return Strand(torch.cat([self.encoded.ids, self.target]), len(self.encoded.ids), self.encoded.pictures)
 
 
 @dataclass(frozen=True)
@@ -66,29 +72,57 @@ def pack(
     max_rows: int,
     aggregate: Aggregate,
     seed: Sequence[int],
+    share: bool = False,
 ) -> Packed:
     """Deal one process's samples. max_rows: most rows a micro-batch may hold; beyond it rows are drawn (see above).
 
     Rows go to windows at random and are dealt by length inside a window, so that micro-batches pad little and the i-th
-    micro-batch is about equally long on every process. Same samples and seed, same result.
+    micro-batch is about equally long on every process. share: rows that see the same step of the same episode go to
+    windows as one and stay in one micro-batch, where they can share their prompt (rl/tree.py); micro-batches are then
+    equal in tokens, each common prefix counted once. Same samples and seed, same result.
     """
+    units = [unit_of(sample) if share else i for i, sample in enumerate(samples)]
     micro: list[list[Row]] = []
     items: list[float] = []
-    for part, kept in deal(len(samples), windows, max_rows * per_window, seed):
+    for part, kept in deal(units, windows, max_rows * per_window, seed):
         lengths = [len(samples[i].completion.token_ids) for i in part]
         items.append(float(sum(lengths) if aggregate == "tokens" else len(part)))
         scale = len(part) / max(1, len(kept))
-        rows = sorted((_row(samples[i], encoder, scale, aggregate) for i in kept), key=len, reverse=True)
-        micro += [[rows[i] for i in chunk] for chunk in np.array_split(np.arange(len(rows)), per_window)]
+        rows = [_row(samples[i], encoder, scale, aggregate) for i in kept]
+        if share:
+            groups: dict[Hashable, list[Row]] = {}
+            for i, row in zip(kept, rows, strict=True):
+                groups.setdefault(units[i], []).append(row)
+            micro += _balance(list(groups.values()), per_window, max_rows, encoder)
+        else:
+            rows.sort(key=len, reverse=True)
+            micro += [[rows[i] for i in chunk] for chunk in np.array_split(np.arange(len(rows)), per_window)]
     return Packed(micro, items)
 
 
-def collate(rows: Sequence[Row], count: int, encoder: Encoder) -> dict[str, Any]:
+def _balance(groups: Sequence[list[Row]], count: int, most: int, encoder: Encoder) -> list[list[Row]]:
+    """Groups to `count` micro-batches, heaviest first, each to the lightest one that has room for all of it; where none
+    has, it is divided. The heaviest micro-batch comes first."""
+    micro: list[list[Row]] = [[] for _ in range(count)]
+    load = [0] * count
+    weighed = [(tokens([row.strand for row in group], encoder), group) for group in groups]
+    for _, group in sorted(weighed, key=lambda pair: pair[0], reverse=True):
+        rest = group
+        while rest:
+            free = [i for i in range(count) if len(micro[i]) < most]
+            i = min(free, key=lambda i: (len(micro[i]) + len(rest) > most, load[i]))
+            taken, rest = rest[: most - len(micro[i])], rest[most - len(micro[i]) :]
+            micro[i] = micro[i] + taken
+            load[i] += tokens([row.strand for row in taken], encoder)
+    return [micro[i] for i in sorted(range(count), key=lambda i: -load[i])]
+
+
+def collate(rows: Sequence[Row], count: int, encoder: Encoder, lay: LayOut | None = None) -> dict[str, Any]:
     """TRL's inputs for `count` rows, fillers appended, without pixels (`with_pixels` adds those when they are needed).
 
     prompt_ids, prompt_mask (count, P) left-padded; completion_ids, completion_mask, tool_mask, rollout_logps (count, C)
     right-padded (rollout_logps is NaN where the sampler told none); mm_token_type_ids (count, P + C); advantages
-    (count,); num_images per row; pictures and samples as references.
+    (count,); num_images per row; pictures and samples as references; layout, where `lay` is given.
     """
     rows = [*rows, *[filler(encoder)] * (count - len(rows))]
     longest = max(len(row.target) for row in rows)
@@ -118,13 +152,15 @@ def collate(rows: Sequence[Row], count: int, encoder: Encoder) -> dict[str, Any]
         "num_images": [len(row.encoded.pictures) for row in rows],
         "pictures": [picture for row in rows for picture in row.encoded.pictures],
         "samples": [row.sample for row in rows],
+        "layout": lay([row.strand for row in rows]) if lay is not None else None,
     }
 
 
 def with_pixels(batch: dict[str, Any], encoder: Encoder, device: torch.device) -> dict[str, Any]:
-    """A copy on `device` with pixel_values and image_grid_thw; only one micro-batch's pixels exist at a time."""
-    full = {**batch, **encoder.vision_inputs(batch["pictures"])}
-    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in full.items()}
+    """A copy on `device`, with pixel_values and image_grid_thw unless its layout's forward will ask for its own; only one
+    micro-batch's pixels exist at a time."""
+    full = batch if batch["layout"] is not None else {**batch, **encoder.vision_inputs(batch["pictures"])}
+    return {k: v.to(device) if isinstance(v, Tensor | Layout) else v for k, v in full.items()}
 
 
 def _row(sample: StepSample, encoder: Encoder, scale: float, aggregate: Aggregate) -> Row:

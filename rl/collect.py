@@ -20,7 +20,7 @@ from agent.types import Episode, Rollout
 from envs.replay import Walk
 from rl.credit import CreditRules, credit
 from rl.rollout import drive, seed_of
-from rl.samples import StepSample
+from rl.samples import StepSample, over_processes, unit_of
 from rl.select import Signal, SpreadOf, signal
 
 Exchange = Callable[[Any], list[Any]]
@@ -131,7 +131,7 @@ class Collector:
                 self.record(group)
         self._measure(groups, kept, time.perf_counter() - started)
         samples = [s for group in kept for rollout in group.samples for s in rollout if s.completion.token_ids]
-        return samples[self.rank :: self.world]
+        return [samples[i] for i in over_processes([unit_of(s) for s in samples], self.world)[self.rank]]
 
     def _fitting_units(self, count: int, policy: Policy, generation: int) -> list[tuple[int, Unit]]:
         """The next `count` units that `difficulty` lets through, fewer when its rounds are used up."""

@@ -1,4 +1,4 @@
-"""One YAML per run: sections model, data, method, training. Unknown keys are errors that suggest the nearest known one.
+"""One YAML per run: sections model, data, method, rollout, training. Unknown keys are errors that suggest the nearest known one.
 
 `training` goes to TRL's GRPOConfig (SFTConfig for stage one) untouched; everything the method itself needs is in `method`.
 """
@@ -128,10 +128,36 @@ class Method(Section):
         )
 
 
+class Update(Section):
+    """What makes an update cheaper without changing it (rl/tree.py, agent/vision.py); each can be turned off."""
+
+    share_prefix: bool = True
+    share_vision: bool = True
+
+
+class Rollout(Section):
+    """Where rollouts are sampled. engine: local (transformers, in this process, exact), vllm-server (`server`, weights over
+    `group_port`) or vllm-colocate (an engine in this process that takes the share `memory` of the GPU).
+
+    timeout: seconds to wait for the server to come up. concurrency: requests under way at once, per process. tolerance:
+    largest mean difference of a probe token's log-probability between vLLM and the trainer after a weight sync.
+    """
+
+    engine: Literal["local", "vllm-server", "vllm-colocate"] = "local"
+    server: str = "http://127.0.0.1:8000"
+    group_port: int = 51216
+    timeout: float = Field(default=240.0, gt=0)
+    concurrency: int = Field(default=64, ge=1)
+    memory: float = Field(default=0.3, gt=0, lt=1)
+    tolerance: float = Field(default=0.1, gt=0)
+
+
 class Config(Section):
     model: Model
     data: Data
     method: Method = Method()
+    rollout: Rollout = Rollout()
+    update: Update = Update()
     training: dict[str, Any] = {}
 
 
@@ -190,7 +216,9 @@ _SECTIONS: dict[str, type[Section]] = {
     "data": Data,
     "method": Method,
     "lora": Lora,
+    "rollout": Rollout,
     "difficulty": Difficulty,
+    "update": Update,
 }
 
 

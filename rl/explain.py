@@ -5,7 +5,7 @@ Nothing here needs the model or the recordings; a line holds the verdicts, and c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev, stdev
 from typing import Any
@@ -18,7 +18,7 @@ from rl.config import Config
 from rl.credit import CreditRules, credit
 from rl.returns import returns
 from rl.reward import reward_terms
-from rl.samples import StepSample, deal
+from rl.samples import StepSample, deal, over_processes
 
 Row = Mapping[str, Any]
 RECORDED = ("reward", "return", "episode_advantage", "step_advantage", "advantage")
@@ -229,30 +229,31 @@ def _weight(row: Row, t: int, generation: Sequence[Row], config: Config, seed: i
     """Deals the generation's rows again, as every process did."""
     kept = [r for r in generation if r["group"] == "kept"]
     rows = [
-        (r["visit"], r["sample"], k, turn["tokens"])
+        (r["visit"], r["sample"], k, turn["tokens"], (r["episode_id"], turn["index"]))
         for r in kept
         for k, turn in enumerate(r["turns"])
         if turn["tokens"]
     ]
-    wanted = (row["visit"], row["sample"], t, row["turns"][t]["tokens"])
+    turn = row["turns"][t]
+    wanted = (row["visit"], row["sample"], t, turn["tokens"], (row["episode_id"], turn["index"]))
     if wanted not in rows:
         return Weight(0, 0, 0.0, 0.0, 0.0)
     per_window = int(config.training.get("gradient_accumulation_steps", 4))
     windows = max(1, int(config.training.get("steps_per_generation") or per_window) // per_window)
     by_tokens = config.training.get("loss_type", "dapo") != "grpo"
-    place, mine = divmod(rows.index(wanted), processes)
+    mine = rows.index(wanted)
     items = [0.0] * windows
     window, factor = 0, 0.0
-    for rank in range(processes):
-        share = rows[rank::processes]
-        dealt = deal(len(share), windows, config.method.max_rows * per_window, (seed, int(row["generation"]), rank))
+    for rank, share in enumerate(over_processes([unit for *_, unit in rows], processes)):
+        units: list[Hashable] = [rows[i][-1] if config.update.share_prefix else i for i in share]
+        dealt = deal(units, windows, config.method.max_rows * per_window, (seed, int(row["generation"]), rank))
         for w, (part, drawn) in enumerate(dealt):
-            items[w] += sum(share[k][3] for k in part) if by_tokens else len(part)
-            if rank == mine and place in part:
-                window, factor = w, len(part) / len(drawn) if place in drawn else 0.0
+            items[w] += sum(rows[share[k]][3] for k in part) if by_tokens else len(part)
+            if mine in (share[k] for k in part):
+                window, factor = w, len(part) / len(drawn) if mine in (share[k] for k in drawn) else 0.0
     tokens = wanted[3]
     weight = factor if by_tokens else factor / tokens
-    advantage = float(row["turns"][t]["advantage"])
+    advantage = float(turn["advantage"])
     return Weight(window, tokens, weight, items[window], advantage * weight / items[window])
 
 

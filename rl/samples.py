@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,8 +30,34 @@ class StepSample:
     advantage: float
 
 
-def deal(count: int, windows: int, most: int, seed: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """One process's samples 0..count-1 over the windows (optimizer steps) of a generation, at random: per window all that
-    fell into it and the at most `most` that are kept. Same arguments, same result."""
-    order = np.random.default_rng([*seed]).permutation(count).tolist()
-    return [(order[window::windows], order[window::windows][:most]) for window in range(windows)]
+def unit_of(sample: StepSample) -> Hashable:
+    """Samples of one unit look at the same screen with the same goal."""
+    return sample.episode_id, sample.index
+
+
+def together(units: Sequence[Hashable]) -> list[list[int]]:
+    """The places of each unit's samples, units in the order in which they first occur."""
+    places: dict[Hashable, list[int]] = {}
+    for i, unit in enumerate(units):
+        places.setdefault(unit, []).append(i)
+    return list(places.values())
+
+
+def over_processes(units: Sequence[Hashable], processes: int) -> list[list[int]]:
+    """Samples, told by their units, over the processes: a unit stays together, the processes get about as many rows each."""
+    dealt: list[list[int]] = [[] for _ in range(processes)]
+    for unit in sorted(together(units), key=len, reverse=True):
+        min(dealt, key=len).extend(unit)
+    return dealt
+
+
+def deal(units: Sequence[Hashable], windows: int, most: int, seed: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """One process's samples, told by their units, over the windows (optimizer steps) of a generation, unit by unit at
+    random: per window all that fell into it and the at most `most`, drawn at random, that are kept. Same arguments, same
+    result."""
+    rng = np.random.default_rng([*seed])
+    groups = together(units)
+    order = rng.permutation(len(groups)).tolist()
+    parts = [[i for group in order[window::windows] for i in groups[group]] for window in range(windows)]
+    drawn = [rng.permutation(part).tolist() for part in parts]
+    return [(part, part[:most]) for part in drawn]

@@ -40,6 +40,7 @@ class ExpertTurnTrainer(ExactCheckpoints, SFTTrainer):  # type: ignore[misc]
         lora: LoraConfig | None = None,
         freeze_vision: bool = False,
         dtype: str = "auto",
+        share_vision: bool = True,
         processes: int | None = None,
         callbacks: list[Any] | None = None,
     ):

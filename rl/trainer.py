@@ -8,7 +8,8 @@ tests/rl/test_trainer.py, which fails when TRL renames one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,10 +26,12 @@ from trl.trainer.utils import use_adapter
 from agent.encode import Encoder
 from agent.local import LocalPolicy, load_encoder
 from agent.policy import Policy
+from agent.vision import VisionStore, plain_model
 from rl.batch import Aggregate, collate, pack, with_pixels
 from rl.checkpoints import ExactCheckpoints
 from rl.engine import check_launch, trainable_model, updates_per_generation
 from rl.samples import StepSample
+from rl.tree import Layout, Strand, lay_out, pairs_per_token, takes_trees, token_logps
 
 
 class Collect(Protocol):
@@ -43,6 +46,8 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
 
     max_rows: most samples in one micro-batch of one process. max_batch: rows decoded together. processes: how many the
     user asked for (default: WORLD_SIZE). Reference of the KL term: the weights (or adapter) training started from.
+    share_prefix: rows of a micro-batch share the forward over what they have in common (rl/tree.py). share_vision: a
+    frozen tower sees each screenshot once. Same loss and gradients up to rounding; with neither, the forward is TRL's.
     """
 
     loss_type: str
@@ -61,6 +66,8 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
         dtype: str = "auto",
         max_rows: int = 64,
         max_batch: int = 64,
+        share_prefix: bool = True,
+        share_vision: bool = True,
         processes: int | None = None,
         callbacks: list[Any] | None = None,
     ):
@@ -70,6 +77,7 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
         self.windows = args.steps_per_generation // args.gradient_accumulation_steps
         self.generation = -1
         self._fresh_logps: Tensor | None = None
+        self._layout: Layout | None = None
         self._at: dict[str, Any] = {}
         generations = args.max_steps // updates_per_generation(args)
         super().__init__(
@@ -90,6 +98,15 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
         self.aggregate: Aggregate = "sequences" if self.loss_type == "grpo" else "tokens"
         self.loss_type = "dapo" if self.loss_type == "grpo" else self.loss_type
         check_launch(self.accelerator, args, processes)
+        self.vision = VisionStore(self.encoder, on=share_vision)
+        plain = plain_model(self.model)
+        trees = share_prefix and all(takes_trees(m) for m in (self.model, self.ref_model) if m is not None)
+        if share_prefix and not trees:
+            _log.warning("update.share_prefix is off: this attention takes no 4-D mask; use sdpa to share prompts")
+        self.share_prefix = share_prefix
+        self._pairs = pairs_per_token(plain.config) if trees else 0.0
+        self._rope = plain.model.get_rope_index
+        self._lay: Callable[[Sequence[Strand]], Layout] | None = self._lay_out if trees or share_vision else None
 
     # ------------------------------------------------------------------------------------------------- TRL's hooks
 
@@ -101,14 +118,22 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
         self._at = {"generation": self.generation, "samples": [_name(s) for s in batch["samples"] if s is not None]}
         return with_pixels(batch, self.encoder, self.accelerator.device)
 
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        """Old-policy, reference and update passes alike; rows are those of the layout, arguments say the same padded."""
+        if self._layout is None:
+            result = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+        else:
+            plain = self.accelerator.unwrap_model(model)
+            with self.accelerator.autocast():
+                vision = self.vision.inputs(plain, self._layout.pictures)
+                result = (*token_logps(model, plain, self._layout, vision), None)
         self._fresh_logps = result[0].detach()
         return result
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
+        self._layout = inputs["layout"]
         loss: Tensor = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         self.check_finite(loss, "loss")
         first_update = self._step % (self.args.steps_per_generation * self.num_iterations)
@@ -134,12 +159,13 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
             max_rows=self.max_rows,
             aggregate=self.aggregate,
             seed=(self.args.seed, self.generation, self.accelerator.process_index),
+            share=self.share_prefix,
         )
         rows = self._over_processes([float(len(m)) for m in packed.micro]).amax(0).clamp(min=1).long().tolist()
         items = self._over_processes(packed.items).sum(0).float()
         batches = []
         for i, (micro, count) in enumerate(zip(packed.micro, rows, strict=True)):
-            batch = collate(micro, count, self.encoder)
+            batch = collate(micro, count, self.encoder, self._lay)
             # TRL divides by num_items_in_batch / processes * accumulation / steps_per_generation, its mean over
             # windows; this makes it exactly this window's own count.
             batch["num_items_in_batch"] = items[i // self.args.gradient_accumulation_steps] * self.windows
@@ -161,6 +187,9 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
         ):
             yield LocalPolicy(model, self.encoder, name, max_batch=self.max_batch)
 
+    def _lay_out(self, strands: Sequence[Strand]) -> Layout:
+        return lay_out(strands, self.encoder, self._rope, self._pairs)
+
     @torch.no_grad()
     def _score(self, batch: dict[str, Any]) -> None:
         """Log-probabilities before the update (needed once weights move inside a generation) and of the reference."""
@@ -172,8 +201,9 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
             "input_ids": torch.cat([full["prompt_ids"], full["completion_ids"]], dim=1),
             "attention_mask": torch.cat([full["prompt_mask"], full["completion_mask"]], dim=1),
             "logits_to_keep": full["completion_ids"].size(1),
-            **{k: full[k] for k in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")},
+            **{k: full.get(k) for k in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")},
         }
+        self._layout = full["layout"]
         if moves:
             batch["old_per_token_logps"] = self._get_per_token_logps_and_entropies(self.model, **inputs)[0]
         if self.beta == 0.0:
@@ -221,6 +251,9 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
         if every[:, 1].sum() > 0:
             self._metrics["train"]["logprob_gap/mean"].append((every[:, 0].sum() / every[:, 1].sum()).item())
             self._metrics["train"]["logprob_gap/max"].append(every[:, 2].max().item())
+
+
+_log = logging.getLogger(__name__)
 
 
 def _credited_already(**kwargs: Any) -> list[float]:

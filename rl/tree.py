@@ -226,15 +226,26 @@ def pad_right(rows: Sequence[Tensor], value: int) -> tuple[Tensor, Tensor]:
 # ------------------------------------------------------------------------------------------------------------- forward
 
 
-def shares(model: Any) -> bool:
-    """Whether the model's attention takes a 4-D mask, which trees need."""
+def takes_trees(model: Any) -> bool:
+    """Whether the model's attention takes a 4-D mask."""
     return plain_model(model).config.get_text_config()._attn_implementation in ("sdpa", "eager")
 
 
-def model_inputs(layout: Layout, model: Any) -> dict[str, Tensor]:
-    """What `model`'s forward takes for this layout, without the pictures."""
-    plain = plain_model(model)
-    eager = plain.config.get_text_config()._attn_implementation == "eager"
+def token_logps(model: Any, plain: Any, layout: Layout, vision: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+    """Log-probabilities and, where the head computes them, entropies of the target tokens, (rows, longest target), zero
+    after a row's end. model: as wrapped for training, with TRL's fused head; plain: inside the wrappers; vision: what
+    `agent.vision.VisionStore.inputs` says about the layout's pictures."""
+    with reading(plain, layout.reads):
+        output = model(**model_inputs(plain, layout), **vision, shift_labels=layout.labels[None], fused_lm_head=True)
+    over = layout.where < 0
+    logps = output.log_probs[0][layout.where].masked_fill(over, 0.0)
+    entropies = output.entropy
+    return logps, None if entropies is None else entropies[0][layout.where].masked_fill(over, 0.0)
+
+
+def model_inputs(plain: Any, layout: Layout) -> dict[str, Tensor]:
+    """What the forward takes for this layout, without the pictures."""
+    eager = plain_model(plain).config.get_text_config()._attn_implementation == "eager"
     return {
         "input_ids": layout.ids,
         "attention_mask": layout.mask(plain.dtype if eager else None),
@@ -243,15 +254,15 @@ def model_inputs(layout: Layout, model: Any) -> dict[str, Tensor]:
 
 
 @contextmanager
-def reading(model: Any, places: Tensor) -> Iterator[None]:
-    """While open, `model`'s backbone hands on the hidden states at these places alone, as one row: shape (1, n, hidden).
-    So the vocabulary's logits exist for target tokens only."""
+def reading(plain: Any, places: Tensor) -> Iterator[None]:
+    """While open, the backbone hands on the hidden states at these places alone, as one row: shape (1, n, hidden). So the
+    vocabulary's logits exist for target tokens only."""
 
     def pick(module: Any, arguments: Any, output: Any) -> Any:
         output.last_hidden_state = output.last_hidden_state.flatten(0, 1)[places][None]
         return output
 
-    handle = plain_model(model).base_model.register_forward_hook(pick)
+    handle = plain_model(plain).base_model.register_forward_hook(pick)
     try:
         yield
     finally:
