@@ -20,6 +20,7 @@ from agent.encode import Encoded, Encoder
 from agent.errors import PromptTooLong, SetupError
 from agent.policy import Request, Sampling
 from agent.screen import Vision
+from agent.shipped import shipped
 from agent.types import Completion, Prompt
 from agent.vision import plain_model
 
@@ -186,6 +187,7 @@ def load_encoder(
     max_prompt_tokens: int = 12288,
 ) -> Encoder:
     """Tokenizer, chat template and image processor of a folder or hub name. Pixel bounds override the checkpoint's."""
+    path = shipped(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
         processor = Qwen2VLImageProcessorPil.from_pretrained(path)
@@ -217,7 +219,8 @@ def load_policy(
     device "auto": a GPU when there is one. dtype "auto": the checkpoint's on a GPU, float32 on a CPU. Raises SetupError
     when the folder, the adapter or the hub is out of reach, or the model is not a supported vision-language model.
     """
-    base: str | Path = path
+    name = name or Path(path).name
+    path = base = shipped(path)
     if adapter is None and (Path(path) / "adapter_config.json").is_file():
         adapter, base = path, adapter_base(path)
     model = load_model(base, device, dtype)
@@ -234,11 +237,12 @@ def load_policy(
         min_pixels=min_pixels,
         max_prompt_tokens=max_prompt_tokens,
     )
-    return LocalPolicy(model.eval(), encoder, name or Path(path).name, max_batch=max_batch)
+    return LocalPolicy(model.eval(), encoder, name, max_batch=max_batch)
 
 
 def load_model(path: str | Path, device: str = "auto", dtype: str = "auto") -> Any:
     """AutoModelForImageTextToText on one device, in evaluation mode."""
+    path = shipped(path)
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     precision: Any = dtype if dtype != "auto" or where != "cpu" else torch.float32
     try:

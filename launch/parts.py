@@ -15,6 +15,7 @@ from agent.errors import SetupError
 from agent.policy import Policy, Sampling
 from agent.screen import Vision
 from agent.scripted import ORIGINAL_SIZE, expert_policy, random_policy
+from agent.shipped import shipped
 from agent.types import Episode
 from envs.episodes import Dataset, load_episodes
 from envs.match import ALL_RULES, MatchRules
@@ -77,7 +78,7 @@ def voice(ask: Ask) -> Voice:
     given = [name for name in ("model", "server", "agent") if getattr(ask, name) is not None]
     if len(given) != 1:
         raise SetupError(f"give exactly one of --model, --server, --agent; got {' and '.join(given) or 'none'}")
-    taught = read_voice(Path(ask.model)) if ask.model else Voice(dialect="brief" if ask.agent else "guiderail")
+    taught = read_voice(Path(shipped(ask.model))) if ask.model else Voice(dialect="brief" if ask.agent else "guiderail")
     name = ask.dialect or taught.dialect
     if name not in DIALECTS:
         raise SetupError(f"unknown dialect {name!r}{nearest(name, DIALECTS)}")

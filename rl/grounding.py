@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from agent.dialogue import Dialogue
@@ -44,15 +45,16 @@ def evaluate_grounding(
 ) -> dict[str, Any]:
     """Scores on `screens` random and as many Pocket screens of the stream "eval", which no training touches.
 
-    Of each screen: one to three elements that can be operated and whose text is nobody else's, and one state where there
-    is one. An element counts when the click falls inside its box, a state when the answer is the word. Returns
+    Of each screen: up to two elements whose text is nobody else's, those at rare places preferred, and one state of each
+    answer that it shows. An element counts when the click falls inside its box, a state when the answer is the word. Returns
     {source: {"element": rate, "state": rate}} and under "probe" what the most frequent place of training screens would
     score in place of the model. A rate holds accuracy, right, n and its Wilson interval. style: of the Pocket phones.
     """
     rows = [row for source in SOURCES for row in _questions(source, seed, screens, style, dialogue)]
     sampling = Sampling(GREEDY.temperature, max_new_tokens)
     right: Counter[tuple[str, str]] = Counter()
-    for some in itertools.batched(rows, width) if hasattr(itertools, "batched") else _batched(rows, width):
+    for start in range(0, len(rows), width):
+        some = rows[start : start + width]
         completions = policy.complete([Request(row.prompt) for row in some], sampling)
         for row, completion in zip(some, completions, strict=True):
             hit = is_right(row.question, completion, row.prompt, dialogue)
@@ -69,19 +71,15 @@ def evaluate_grounding(
     return result
 
 
-def _batched(rows: list[Asked], width: int) -> Iterator[list[Asked]]:
-    for start in range(0, len(rows), width):
-        yield rows[start : start + width]
-
-
 def _questions(source: str, seed: int, screens: int, style: str, dialogue: Dialogue) -> Iterator[Asked]:
     for number, screen in enumerate(_stream(source, "eval", seed, screens, style)):
         rng = random.Random(f"asked-{seed}-{number}")
         shot = encode_png(screen.image)
-        for shown in rng.sample(operable := _operable(screen), min(3, len(operable))):
+        for shown in _rare(screen.named, source, rng):
             yield _asked((source, "element"), where(shown), dialogue, shot)
-        if marked := _even([shown for shown in screen.named if shown.mark], rng):
-            yield _asked((source, "state"), state(marked), dialogue, shot)
+        for on in (True, False):
+            if marked := [shown for shown in screen.named if shown.checked is on]:
+                yield _asked((source, "state"), state(rng.choice(marked)), dialogue, shot)
 
 
 def _stream(source: str, name: str, seed: int, screens: int, style: str) -> Iterator[Screen]:
@@ -89,14 +87,18 @@ def _stream(source: str, name: str, seed: int, screens: int, style: str) -> Iter
     return itertools.islice(SOURCES[source](name, seed, **options), screens)
 
 
-def _operable(screen: Screen) -> list[Shown]:
-    return [shown for shown in screen.named if shown.kind not in ("title", "text")]
+@lru_cache(maxsize=8)
+def _places(source: str) -> Counter[tuple[int, int]]:
+    """How often an element's centre is where, on training screens."""
+    screens = _stream(source, "train", 0, PROBE_SCREENS, "easy")
+    return Counter(shown.centre for screen in screens for shown in screen.named)
 
 
-def _even(marked: list[Shown], rng: random.Random) -> Shown | None:
-    """One of them, as likely checked as not where both occur: else "no" would be right for most of a list of choices."""
-    sides = [side for on in (True, False) if (side := [shown for shown in marked if shown.checked is on])]
-    return rng.choice(rng.choice(sides)) if sides else None
+def _rare(named: Sequence[Shown], source: str, rng: random.Random) -> list[Shown]:
+    """Two of them, each drawn with a weight of one over the frequency of its place: titles and first rows are on every
+    page, and a model must not score by knowing that."""
+    places = _places(source)
+    return sorted(named, key=lambda shown: -(rng.random() ** (1 + places[shown.centre])))[:2]
 
 
 def _asked(cell: tuple[str, str], question: Question, dialogue: Dialogue, shot: Screenshot) -> Asked:
@@ -121,10 +123,9 @@ def _inside(shown: Shown, x: float, y: float) -> bool:
     return left <= x < right and top <= y < bottom
 
 
-def _probe(source: str, asked: list[Question]) -> dict[str, Any]:
+def _probe(source: str, asked: Sequence[Question]) -> dict[str, Any]:
     """What always clicking the most frequent centre of this source's training screens would score."""
-    seen = Counter(s.centre for screen in _stream(source, "train", 0, PROBE_SCREENS, "easy") for s in _operable(screen))
-    place = seen.most_common(1)[0][0]
+    place = _places(source).most_common(1)[0][0]
     return _rate(sum(_inside(q.target, *place) for q in asked if q.target), len(asked))
 
 
