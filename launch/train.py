@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +208,7 @@ def rl_trainer(scene: Scene, out: Path, log: RunLog | None) -> SemiOnlineTrainer
         difficulty=_difficulty(config, episodes, scene.dialogue),
         pass_over=pass_over,
     )
-    return SemiOnlineTrainer(
+    return _trainer(config)(
         scene.base,
         collector,
         args,
@@ -216,6 +217,15 @@ def rl_trainer(scene: Scene, out: Path, log: RunLog | None) -> SemiOnlineTrainer
         share_prefix=config.update.share_prefix,
         **_common(scene),
     )
+
+
+def _trainer(config: Config) -> Callable[..., SemiOnlineTrainer]:
+    """The class that samples rollouts where the config says; vLLM's is imported only when it is asked for."""
+    if config.rollout.engine == "local":
+        return SemiOnlineTrainer
+    from rl.vllm import VLLMTrainer
+
+    return partial(VLLMTrainer, rollout=config.rollout, max_new_tokens=config.model.max_new_tokens)
 
 
 def group_rows(group: Group, steps: int) -> list[dict[str, Any]]:

@@ -30,4 +30,6 @@ METRICS: dict[str, str] = {
     "rollout/turns": "Turns sampled in this generation, over all processes, dropped groups included.",
     "rollout/turns_total": "Turns sampled since the start of the run.",
     "rollout/turns_per_second": "Sampling speed of this generation.",
+    "vllm/probe_gap": "Mean |log p by vLLM - log p by the trainer| of a probe's tokens after the weight sync; the run stops above rollout.tolerance.",
+    "vllm/sync_seconds": "Seconds to push the trainer's weights to vLLM.",
 }

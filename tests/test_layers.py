@@ -23,6 +23,7 @@ TORCH_FILES = {
     "rl/checkpoints.py",
     "rl/engine.py",
     "rl/likelihood.py",
+    "rl/vllm.py",
     "rl/trainer.py",
     "rl/sft.py",
     "launch/train.py",
