@@ -250,7 +250,10 @@ def _time(phone: Phone) -> str:
 
 
 def _keep(phone: Phone, path: str) -> None:
-    _try(phone, lambda: phone.files.write(path, b"pocket", phone.now))
+    """Under a name that is free: nothing is overwritten."""
+    stem, end = posixpath.splitext(path)
+    free = next(p for p in (path, *(f"{stem}-{k}{end}" for k in range(1, 1000))) if p not in phone.files)
+    _try(phone, lambda: phone.files.write(free, b"pocket", phone.now))
 
 
 # ---------------------------------------------------------------------------------------------------- Clock and contacts

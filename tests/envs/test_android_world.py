@@ -82,6 +82,14 @@ def test_thirty_five_real_tasks_on_pocket(spoken):
     site.close()
 
 
+def test_a_second_recording_in_the_same_second_is_another_file(spoken):
+    """The clock is set back before each task."""
+    site = AndroidWorldTasks(("AudioRecorderRecordAudio", "CameraTakePhoto", "CameraTakeVideo"), combinations=2).open(0)
+    for name, _ in site.world.listed():
+        assert played(site.task(name), spoken).success is True, name
+    site.close()
+
+
 def test_half_of_a_composite_task_is_no_success(env):
     site = AndroidWorldTasks(("TurnOffWifiAndTurnOnBluetooth",)).open(0)
     task = site.task("TurnOffWifiAndTurnOnBluetooth_0")
