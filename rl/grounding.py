@@ -25,9 +25,9 @@ SOURCES: dict[str, Callable[..., Iterator[Screen]]] = {"generic": generic_screen
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question, its prompt, and where it comes from: (source, "element" or "state")."""
+    """A question and its prompt. what: "element" or "state"."""
 
-    cell: tuple[str, str]
+    what: str
     question: Question
     prompt: Prompt
 
@@ -41,7 +41,7 @@ def evaluate_grounding(
     style: str = "easy",
     max_new_tokens: int = 24,
     width: int = 64,
-    record: Callable[[Asked, Completion, bool], None] = lambda asked, completion, right: None,
+    tick: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Scores on `screens` random and as many Pocket screens of the stream "eval", which no training touches.
 
@@ -50,36 +50,34 @@ def evaluate_grounding(
     {source: {"element": rate, "state": rate}} and under "probe" what the most frequent place of training screens would
     score in place of the model. A rate holds accuracy, right, n and its Wilson interval. style: of the Pocket phones.
     """
-    rows = [row for source in SOURCES for row in _questions(source, seed, screens, style, dialogue)]
     sampling = Sampling(GREEDY.temperature, max_new_tokens)
-    right: Counter[tuple[str, str]] = Counter()
-    for start in range(0, len(rows), width):
-        some = rows[start : start + width]
-        completions = policy.complete([Request(row.prompt) for row in some], sampling)
-        for row, completion in zip(some, completions, strict=True):
-            hit = is_right(row.question, completion, row.prompt, dialogue)
-            right[row.cell] += hit
-            record(row, completion, hit)
-    asked = Counter(row.cell for row in rows)
-    result: dict[str, Any] = {
-        source: {what: _rate(right[source, what], asked[source, what]) for what in ("element", "state")}
-        for source in SOURCES
-    }
-    result["probe"] = {
-        source: _probe(source, [r.question for r in rows if r.cell == (source, "element")]) for source in SOURCES
-    }
-    return result
+    result: dict[str, Any] = {}
+    probe: dict[str, Any] = {}
+    for source in SOURCES:
+        rows, right = list(_questions(source, seed, screens, style, dialogue, tick)), Counter[str]()
+        for start in range(0, len(rows), width):
+            some = rows[start : start + width]
+            completions = policy.complete([Request(row.prompt) for row in some], sampling)
+            for row, completion in zip(some, completions, strict=True):
+                right[row.what] += is_right(row.question, completion, row.prompt, dialogue)
+        asked = Counter(row.what for row in rows)
+        result[source] = {what: _rate(right[what], asked[what]) for what in ("element", "state")}
+        probe[source] = _probe(source, [row.question for row in rows if row.what == "element"])
+    return {**result, "probe": probe}
 
 
-def _questions(source: str, seed: int, screens: int, style: str, dialogue: Dialogue) -> Iterator[Asked]:
+def _questions(
+    source: str, seed: int, screens: int, style: str, dialogue: Dialogue, tick: Callable[[], None]
+) -> Iterator[Asked]:
     for number, screen in enumerate(_stream(source, "eval", seed, screens, style)):
+        tick()
         rng = random.Random(f"asked-{seed}-{number}")
         shot = encode_png(screen.image)
         for shown in _rare(screen.named, source, rng):
-            yield _asked((source, "element"), where(shown), dialogue, shot)
+            yield _asked("element", where(shown), dialogue, shot)
         for on in (True, False):
             if marked := [shown for shown in screen.named if shown.checked is on]:
-                yield _asked((source, "state"), state(rng.choice(marked)), dialogue, shot)
+                yield _asked("state", state(rng.choice(marked)), dialogue, shot)
 
 
 def _stream(source: str, name: str, seed: int, screens: int, style: str) -> Iterator[Screen]:
@@ -101,8 +99,8 @@ def _rare(named: Sequence[Shown], source: str, rng: random.Random) -> list[Shown
     return sorted(named, key=lambda shown: -(rng.random() ** (1 + places[shown.centre])))[:2]
 
 
-def _asked(cell: tuple[str, str], question: Question, dialogue: Dialogue, shot: Screenshot) -> Asked:
-    return Asked(cell, question, dialogue.prompt(question.goal, [shot], []))
+def _asked(what: str, question: Question, dialogue: Dialogue, shot: Screenshot) -> Asked:
+    return Asked(what, question, dialogue.prompt(question.goal, [shot], []))
 
 
 def is_right(question: Question, completion: Completion, prompt: Prompt, dialogue: Dialogue) -> bool:

@@ -158,7 +158,7 @@ def attention_loss(attention: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor]
     packs = len(hidden)
 
     def turned(norm: Any, project: Any, states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        rows = norm(F.linear(states, project.weight[: heads * width]).unflatten(-1, (heads, width)))
+        rows = norm(F.linear(states, project.weight[: heads * width]).reshape(*states.shape[:-1], heads, width))
         first, second = rows.chunk(2, -1)
         turned: Tensor = rows * cos[..., None, :] + torch.cat([-second, first], -1) * sin[..., None, :]
         return turned
@@ -166,10 +166,11 @@ def attention_loss(attention: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor]
     cos, sin = (part.expand(packs, -1, -1) for part in rotary)
     query = turned(attention.q_norm, attention.q_proj, hidden[pack, token], cos[pack, token], sin[pack, token])
     on = batch.pictures
-    keys = turned(attention.k_norm, attention.k_proj, hidden[on], cos[on], sin[on]).unflatten(0, (packs, -1))
+    keys = turned(attention.k_norm, attention.k_proj, hidden[on], cos[on], sin[on]).reshape(packs, -1, heads, width)
     scores = torch.einsum("nhd,nchd->nhc", query, keys[pack]) * attention.scaling
     there = scores.log_softmax(-1).masked_fill(~batch.cells[:, None], -torch.inf)
-    return -there.logsumexp(-1).mean()
+    loss: Tensor = -there.logsumexp(-1).mean()
+    return loss
 
 
 # ------------------------------------------------------------------------------------------------------------ training
@@ -213,7 +214,8 @@ class Pretraining:
                 recipe.attention_heads,
             )
         weights = {"reading": 1.0 if reading_only else recipe.reading_weight, "attention": recipe.attention_weight}
-        torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum().backward()
+        total = torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
+        total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_([*self.model.parameters(), *self.heads.parameters()], 1.0)
         for optimizer, full in zip(self.optimizers, self.rates, strict=True):
             for group in optimizer.param_groups:
@@ -249,7 +251,8 @@ class Pretraining:
 
 def _split(model: Any) -> tuple[list[Tensor], list[Tensor]]:
     """Weight matrices, for Muon; and embeddings, convolutions, norms and biases."""
-    inner, outer = [], []
+    inner: list[Tensor] = []
+    outer: list[Tensor] = []
     for name, parameter in model.named_parameters():
         (inner if parameter.ndim == 2 and "embed" not in name else outer).append(parameter)
     return inner, outer
