@@ -14,7 +14,7 @@ from agent.dialects import DIALECTS
 from agent.dialogue import Dialogue
 from agent.errors import GuiderailError, SetupError
 from agent.screen import Vision
-from launch import android, evaluate, explain, live, parts, show
+from launch import android, evaluate, explain, live, parts, pretrain, show
 from launch.data import data_app, import_app
 from launch.evaluate import DataArg, Json, Limit, Out, RulesOption, Screen, SkipBad, Swipes
 from launch.rejudge import rejudge
@@ -36,8 +36,10 @@ app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(import_app, name="import")
 app.add_typer(data_app, name="data")
 app.add_typer(submit_app, name="submit")
+app.add_typer(pretrain.app, name="pretrain")
 for command in (*live.COMMANDS, *android.COMMANDS):
     evaluate.app.command()(command)
+evaluate.app.command()(pretrain.grounding)
 record_app.command("miniwob")(live.record_miniwob)
 app.command()(rejudge)
 app.command()(report)
