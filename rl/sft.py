@@ -16,8 +16,10 @@ from trl import SFTConfig, SFTTrainer
 from agent.encode import Encoded, Encoder
 from agent.local import load_encoder
 from agent.types import Prompt
+from agent.vision import VisionStore, plain_model
 from rl.checkpoints import ExactCheckpoints
 from rl.engine import check_launch, trainable_model
+from rl.tree import Strand, lay_out, reading
 
 Example = tuple[Prompt, str]
 
@@ -26,7 +28,8 @@ class ExpertTurnTrainer(ExactCheckpoints, SFTTrainer):  # type: ignore[misc]
     """examples: (prompt, the expert's turn as text). args: from `make_sft_args`. Other arguments as in SemiOnlineTrainer.
 
     The loss is the mean over the target tokens, end of turn included, of a whole optimizer step on all processes, so it
-    does not depend on how rows were dealt.
+    does not depend on how rows were dealt. share_vision: a frozen tower sees each screenshot once, and the vocabulary's
+    logits are made for target tokens only; without it, the forward is TRL's.
     """
 
     def __init__(
@@ -45,15 +48,13 @@ class ExpertTurnTrainer(ExactCheckpoints, SFTTrainer):  # type: ignore[misc]
         callbacks: list[Any] | None = None,
     ):
         self.encoder = encoder or load_encoder(path)
+        self.examples = examples
         self._at: dict[str, Any] = {}
         super().__init__(
             model=trainable_model(path, args, adapter=adapter, lora=lora, freeze_vision=freeze_vision, dtype=dtype),
             args=args,
             train_dataset=Dataset.from_dict({"index": list(range(len(examples)))}),
-            data_collator=lambda rows: (
-                collate_turns([examples[row["index"]] for row in rows], self.encoder)
-                | {"rows": [row["index"] for row in rows]}
-            ),
+            data_collator=self._collate,
             processing_class=self.encoder.tokenizer,
             peft_config=lora,
             callbacks=callbacks,
@@ -62,12 +63,36 @@ class ExpertTurnTrainer(ExactCheckpoints, SFTTrainer):  # type: ignore[misc]
         # The model class denies it, but TRL's loss does divide by the tokens of the whole step when it is told them.
         self.model_accepts_loss_kwargs = True
         check_launch(self.accelerator, args, processes)
+        self.vision = VisionStore(self.encoder, on=share_vision)
+        self._rope = plain_model(self.model).model.get_rope_index
+
+    def _collate(self, rows: Sequence[dict[str, int]]) -> dict[str, Any]:
+        chosen = [row["index"] for row in rows]
+        examples = [self.examples[i] for i in chosen]
+        if not self.vision.on:
+            return {**collate_turns(examples, self.encoder), "rows": chosen}
+        strands = []
+        for prompt, text in examples:
+            encoded, target = self.encoder.prompt(prompt), self.encoder.target(text)
+            strands.append(Strand(torch.cat([encoded.ids, target]), len(encoded.ids), encoded.pictures))
+        layout = lay_out(strands, self.encoder, self._rope, 0.0)
+        labels = layout.labels[None]
+        inputs = {"input_ids": layout.ids, "attention_mask": layout.mask(), "position_ids": layout.positions}
+        return {**inputs, "labels": labels, "shift_labels": labels, "layout": layout, "rows": chosen}
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         self._at = {"examples": inputs.pop("rows")}
-        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        layout = inputs.pop("layout", None)
+        if layout is None:
+            loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        else:
+            plain = self.accelerator.unwrap_model(model)
+            with self.accelerator.autocast():
+                inputs.update(self.vision.inputs(plain, layout.pictures))
+            with reading(plain, layout.reads):
+                loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         self.check_finite(loss[0] if return_outputs else loss, "loss")
         return loss
 
