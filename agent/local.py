@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, DynamicCache
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.utils import cached_file
 
+from agent.decode import Gate, Speech, decode
 from agent.encode import Encoded, Encoder
 from agent.errors import PromptTooLong, SetupError
-from agent.policy import Request, Sampling
+from agent.policy import Request, Sampling, Tricks
 from agent.screen import Vision
 from agent.shipped import shipped
+from agent.tree import Ints, Row, batches, lay_out
 from agent.types import Completion, Prompt
-from agent.vision import plain_model
+from agent.vision import VisionStore, plain_model
 
 __all__ = [
     "Encoder",
@@ -31,9 +32,10 @@ __all__ = [
     "load_encoder",
     "load_model",
     "load_policy",
-    "pick",
     "plain_model",
 ]
+
+_MOST_PAIRS = 1 << 28  # entries of the attention mask of one batch
 
 # -------------------------------------------------------------------------------------------------------------- policy
 
@@ -42,14 +44,27 @@ class LocalPolicy:
     """Samples from a transformers vision-language model, plain or PEFT-wrapped, on the device the model is on.
 
     Each request has its own random stream: what is sampled depends on its logits and its seed, not on its neighbours.
-    max_batch: most rows decoded together; max_batch_tokens: most prompt tokens among them, padding included.
+    max_batch: most rows decoded together; max_batch_tokens: most prompt tokens among them, padding included. tricks: what
+    is shared between rows (`Tricks`); none of it changes an answer. store: where vision features are kept; give the same
+    one to whatever else looks at the same screenshots.
     """
 
     def __init__(
-        self, model: Any, encoder: Encoder, name: str, *, max_batch: int = 64, max_batch_tokens: int = 1 << 16
+        self,
+        model: Any,
+        encoder: Encoder,
+        name: str,
+        *,
+        max_batch: int = 64,
+        max_batch_tokens: int = 1 << 16,
+        tricks: Tricks | None = None,
+        store: VisionStore | None = None,
     ):
         self.model, self.encoder, self.name = model, encoder, name
         self.max_batch, self.max_batch_tokens = max_batch, max_batch_tokens
+        self.tricks = tricks or Tricks()
+        self.store = store or VisionStore(encoder, on=self.tricks.share_vision)
+        self.gate = Gate()
         rows = model.get_input_embeddings().weight
         vocabulary = getattr(rows, "ds_shape", rows.shape)[0]
         # Image pads among sampled tokens would ask the update for features that are not there; ids past the
@@ -70,110 +85,113 @@ class LocalPolicy:
         A prompt that is too long because of the conversation in it is answered with finish "budget"; one that is too long
         from the start is a SetupError.
         """
-        encoded = [self._encoded(request.prompt) for request in requests]
-        rows = {i: row for i, row in enumerate(encoded) if row is not None}
-        order = sorted(rows, key=lambda i: len(rows[i].ids))
+        encoded = self._encoded(requests)
+        asked = [i for i, row in enumerate(encoded) if row is not None]
         results = [Completion("", finish="budget")] * len(requests)
         training = self.model.training
         self.model.eval()
         try:
-            while order:
-                chosen, order = self._first_batch(order, rows)
-                seeds = [requests[i].seed for i in chosen]
-                for i, answer in zip(chosen, self._decode([rows[i] for i in chosen], seeds, sampling), strict=True):
-                    results[i] = answer
+            speeches = self._decode(
+                [encoded[i] for i in asked],  # type: ignore[misc]
+                [self._speech(requests[i], sampling) for i in asked],
+                sampling,
+            )
         finally:
             self.model.train(training)
+        for i, speech in zip(asked, speeches, strict=True):
+            results[i] = self._completion(speech)
         return results
 
-    def _encoded(self, prompt: Prompt) -> Encoded | None:
-        try:
-            return self.encoder.prompt(prompt)
-        except PromptTooLong:
-            if any(message.role == "assistant" for message in prompt.messages):
-                return None
-            raise
+    def _encoded(self, requests: Sequence[Request]) -> list[Encoded | None]:
+        """Rollouts of a group that have said the same so far ask the same."""
+        known: dict[Prompt, Encoded | None] = {}
+        for prompt in (request.prompt for request in requests):
+            if prompt not in known:
+                try:
+                    known[prompt] = self.encoder.prompt(prompt)
+                except PromptTooLong:
+                    if not any(message.role == "assistant" for message in prompt.messages):
+                        raise
+                    known[prompt] = None
+        return [known[request.prompt] for request in requests]
 
-    def _first_batch(self, order: list[int], rows: Mapping[int, Encoded]) -> tuple[list[int], list[int]]:
-        """Split `order` (shortest first) after as many rows as fit; at least one."""
-        size = 1
-        while size < min(self.max_batch, len(order)):
-            if len(rows[order[size]].ids) * (size + 1) > self.max_batch_tokens:
-                break
-            size += 1
-        return order[:size], order[size:]
+    def _speech(self, request: Request, sampling: Sampling) -> Speech:
+        uniforms = np.random.default_rng(request.seed % 2**64).random(sampling.max_new_tokens)
+        draft: list[int] = []
+        if self.tricks.drafts and request.prompt.draft and self.gate.open():
+            said = self.encoder.target(request.prompt.draft)[: sampling.max_new_tokens - 1]
+            draft = said[
+                : int((~self._banned[said] & (said != self.encoder.end_of_turn)).long().cumprod(0).sum())
+            ].tolist()
+        return Speech(torch.from_numpy(uniforms), draft)
 
     @torch.no_grad()
-    def _decode(self, rows: Sequence[Encoded], seeds: Sequence[int], sampling: Sampling) -> list[Completion]:
+    def _decode(self, encoded: Sequence[Encoded], speeches: list[Speech], sampling: Sampling) -> list[Speech]:
+        if not encoded:
+            return speeches
         model = plain_model(self.model)
-        device = model.device
-        inputs = {k: v.to(device) for k, v in self.encoder.batch(rows).items()}
-        mask = inputs["attention_mask"]
-        positions, shift = model.model.get_rope_index(
-            inputs["input_ids"],
-            mm_token_type_ids=inputs["mm_token_type_ids"],
-            image_grid_thw=inputs.get("image_grid_thw"),
-            attention_mask=mask,
+        banned, rows = self._banned.to(model.device), self._rows(model, encoded, speeches)
+        packs = lay_out(
+            rows, share=self.tricks.share_prefill, ratio=_ratio(model.config.get_text_config()), most=self.max_batch
         )
-        following = mask.sum(1, keepdim=True) + shift
-        uniforms = torch.from_numpy(
-            np.stack([np.random.default_rng(seed % 2**64).random(sampling.max_new_tokens) for seed in seeds])
-        )
-        cache = DynamicCache(config=model.config.get_text_config())
-        output = model(**inputs, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        banned, alive = self._banned.to(device), list(range(len(rows)))
-        tokens: list[list[int]] = [[] for _ in rows]
-        logprobs: list[list[float]] = [[] for _ in rows]
-        for step in range(sampling.max_new_tokens):
-            scores = output.logits[:, -1].float()
-            picked = pick(scores.masked_fill(banned, -torch.inf), uniforms[alive, step].to(device), sampling)
-            told = scores.log_softmax(-1).gather(1, picked[:, None])[:, 0].tolist()
-            ids = picked.tolist()
-            for row, token, logprob in zip(alive, ids, told, strict=True):
-                tokens[row].append(token)
-                logprobs[row].append(logprob)
-            keep = [i for i, token in enumerate(ids) if token != self.encoder.end_of_turn]
-            if not keep or step + 1 == sampling.max_new_tokens:
-                break
-            if len(keep) < len(alive):
-                alive = [alive[i] for i in keep]
-                index = torch.tensor(keep, device=device)
-                cache.batch_select_indices(index)
-                picked, mask, following = picked[index], mask[index], following[index]
-            mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
-            output = model(
-                input_ids=picked[:, None],
-                attention_mask=mask,
-                position_ids=following[None].expand(3, -1, -1),
-                past_key_values=cache,
-                use_cache=True,
+        for batch in batches(packs, self.max_batch, self.max_batch_tokens, _MOST_PAIRS):
+            decode(
+                model,
+                batch,
+                speeches,
+                self.store.inputs(model, [picture for pack in batch for picture in pack.pictures]),
+                banned=banned,
+                end=self.encoder.end_of_turn,
+                pad=self.encoder.pad,
+                sampling=sampling,
+                gate=self.gate,
             )
-            following = following + 1
-        return [self._completion(t, p) for t, p in zip(tokens, logprobs, strict=True)]
+        return speeches
 
-    def _completion(self, token_ids: list[int], logprobs: list[float]) -> Completion:
-        ended = bool(token_ids) and token_ids[-1] == self.encoder.end_of_turn
-        text = self.encoder.text(token_ids)
-        return Completion(text, tuple(token_ids), tuple(logprobs), "stop" if ended else "length")
+    def _rows(self, model: Any, encoded: Sequence[Encoded], speeches: Sequence[Speech]) -> list[Row]:
+        codes: dict[tuple[str, int, int], int] = {}
+        known: dict[int, tuple[Ints, Ints]] = {}
+        rows = []
+        for row, speech in zip(encoded, speeches, strict=True):
+            if id(row) not in known:
+                keys = row.ids.numpy().copy()
+                pads = np.flatnonzero(keys == self.encoder.image_pad)
+                sizes = [self.encoder.image_tokens(picture) for picture in row.pictures]
+                names = [(p.screenshot.digest, p.width, p.height) for p in row.pictures]
+                keys[pads] = np.repeat([-1 - codes.setdefault(name, len(codes)) for name in names], sizes)
+                known[id(row)] = keys, self._positions(model, row)
+            keys, positions = known[id(row)]
+            if speech.draft:
+                keys = np.concatenate([keys, speech.draft])
+                after = positions[:, -1:].max() + 1 + np.arange(len(speech.draft))
+                positions = np.concatenate([positions, np.broadcast_to(after, (3, len(after)))], axis=1)
+            rows.append(Row(keys, positions, row.pictures, len(row.ids)))
+        return rows
+
+    def _positions(self, model: Any, row: Encoded) -> Ints:
+        """The model's own M-RoPE positions, shape (3, tokens)."""
+        grids = [self.encoder.grid(picture) for picture in row.pictures]
+        positions, _ = model.model.get_rope_index(
+            row.ids[None],
+            mm_token_type_ids=(row.ids[None] == self.encoder.image_pad).long(),
+            image_grid_thw=torch.stack(grids) if grids else None,
+            attention_mask=torch.ones_like(row.ids[None]),
+        )
+        found: Ints = positions[:, 0].numpy()
+        return found
+
+    def _completion(self, speech: Speech) -> Completion:
+        ended = bool(speech.tokens) and speech.tokens[-1] == self.encoder.end_of_turn
+        text = self.encoder.text(speech.tokens)
+        return Completion(text, tuple(speech.tokens), tuple(speech.logprobs), "stop" if ended else "length")
 
 
-def pick(scores: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
-    """One token per row by inverse CDF. scores: (rows, vocabulary), -inf where banned; uniforms: (rows,) in [0, 1)."""
-    if sampling.temperature == 0:
-        return scores.argmax(-1)
-    scores = scores / sampling.temperature
-    if sampling.top_k:
-        kth = scores.topk(min(sampling.top_k, scores.shape[-1]), dim=-1).values[:, -1:]
-        scores = scores.masked_fill(scores < kth, -torch.inf)
-    if sampling.top_p < 1:
-        ordered, index = scores.softmax(-1).sort(dim=-1, descending=True)
-        outside = ordered.cumsum(-1) - ordered >= sampling.top_p  # the token that crosses top_p stays
-        scores = scores.masked_fill(outside.gather(1, index.argsort(-1)), -torch.inf)
-    cdf = scores.double().softmax(-1).cumsum(-1)
-    total = cdf[:, -1]
-    # Strictly greater, and strictly below the total: a token of probability zero spans no part of the CDF.
-    target = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cdf, target[:, None], right=True)[:, 0]
+def _ratio(config: Any) -> float:
+    """Multiplications of one token outside attention over those of one token looking at one other, in a layer."""
+    heads, groups = config.num_attention_heads, config.num_key_value_heads
+    head = getattr(config, "head_dim", None) or config.hidden_size // heads
+    weights = config.hidden_size * (2 * head * (heads + groups) + 3 * config.intermediate_size)
+    return float(weights / (2 * heads * head))
 
 
 # ------------------------------------------------------------------------------------------------------------- loading

@@ -25,6 +25,20 @@ GREEDY = Sampling(temperature=0.0)
 
 
 @dataclass(frozen=True, slots=True)
+class Tricks:
+    """What a policy in this process may share or foresee; answers are the same with any of it off, up to rounding.
+
+    share_vision: each screenshot goes through the vision tower once (`agent.vision`). share_prefill: tokens that rows have
+    in common are computed once (`agent.tree`). drafts: the expert's answer, where the prompt carries it, is verified
+    instead of being said word by word (`agent.decode`).
+    """
+
+    share_vision: bool = True
+    share_prefill: bool = True
+    drafts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """A prompt and the seed of its own random stream: what is sampled for it must not depend on its neighbours."""
 

@@ -263,9 +263,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A conversation that ends with a user turn showing the current screen."""
+    """A conversation that ends with a user turn showing the current screen.
+
+    draft: an answer that may well come, such as the expert's. Never shown: a policy may only use it to say sooner what it
+    would have said anyway.
+    """
 
     messages: tuple[Message, ...]
+    draft: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def screen(self) -> Picture:

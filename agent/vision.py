@@ -175,7 +175,7 @@ class VisionStore:
 
 def plain_model(model: Any) -> Any:
     """The transformers model inside a PEFT wrapper; its adapters stay active, they live in the layers."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 @torch.no_grad()

@@ -15,9 +15,11 @@ MAY_IMPORT = {
 }
 TORCH = {"torch", "transformers", "trl", "peft", "deepspeed", "accelerate", "tokenizers"}
 TORCH_FILES = {
+    "agent/decode.py",
     "agent/encode.py",
     "agent/local.py",
     "agent/tiny.py",
+    "agent/tree.py",
     "agent/vision.py",
     "rl/batch.py",
     "rl/checkpoints.py",

@@ -12,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from agent import local
+from agent.decode import decode, pick
 from agent.encode import Encoder
 from agent.errors import SetupError
-from agent.local import LocalPolicy, load_policy, pick, plain_model
-from agent.policy import GREEDY, Request, Sampling
+from agent.local import LocalPolicy, load_policy, plain_model
+from agent.policy import GREEDY, Request, Sampling, Tricks
 from agent.screen import Vision
 from agent.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS, build_tiny
 from agent.types import Message, Prompt, Screenshot
@@ -78,16 +80,19 @@ def test_batches_are_bounded(policy: LocalPolicy, monkeypatch: pytest.MonkeyPatc
     requests = mixed_requests(policy)
     longest = max(len(policy.encoder.prompt(r.prompt).ids) for r in requests)
     sizes: list[int] = []
-    original = LocalPolicy._decode
     monkeypatch.setattr(
-        LocalPolicy, "_decode", lambda self, rows, *rest: sizes.append(len(rows)) or original(self, rows, *rest)
+        local, "decode", lambda m, packs, *a, **k: [sizes.append(len(packs)), decode(m, packs, *a, **k)]
     )
     one = Sampling(max_new_tokens=1)
     for bounds, expected in (({"max_batch": 4}, [4, 2]), ({"max_batch_tokens": 1}, [1] * 6), ({}, [6])):
-        LocalPolicy(policy.model, policy.encoder, "bounded", **bounds).complete(requests, one)
+        LocalPolicy(policy.model, policy.encoder, "bounded", tricks=Tricks(share_prefill=False), **bounds).complete(
+            requests, one
+        )
         assert sizes == expected
         sizes.clear()
-    LocalPolicy(policy.model, policy.encoder, "bounded", max_batch_tokens=2 * longest).complete(requests, one)
+    LocalPolicy(
+        policy.model, policy.encoder, "bounded", tricks=Tricks(share_prefill=False), max_batch_tokens=2 * longest
+    ).complete(requests, one)
     assert sum(sizes) == 6
     assert sizes[-1] <= 2
 
