@@ -19,6 +19,7 @@ from launch.data import data_app, import_app
 from launch.evaluate import DataArg, Json, Limit, Out, RulesOption, Screen, SkipBad, Swipes
 from launch.rejudge import rejudge
 from launch.report.command import report
+from launch.study.command import app as study_app
 from launch.submission.cli import app as submit_app
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -37,6 +38,7 @@ app.add_typer(import_app, name="import")
 app.add_typer(data_app, name="data")
 app.add_typer(submit_app, name="submit")
 app.add_typer(pretrain.app, name="pretrain")
+app.add_typer(study_app, name="study")
 for command in (*live.COMMANDS, *android.COMMANDS):
     evaluate.app.command()(command)
 evaluate.app.command()(pretrain.grounding)

@@ -1,0 +1,140 @@
+"""Records read back and turned into what tables and plots show. Nothing here but the records' own lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.errors import SetupError
+from launch.study.plan import Plan
+from launch.study.run import SUFFIX
+from launch.study.score import Line, read_record
+from rl.study import Mean, mean
+
+Value = Callable[[Line], tuple[float, float] | None]
+"""A line's (numerator, denominator) of a share; None where the line was not scored."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    arm: str
+    seed: int
+    header: Mapping[str, Any]
+    lines: list[Line]
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}-{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """Which lines count, and what each adds. world: "test" unless another is asked for."""
+
+    kind: str
+    value: Value
+    memory: bool | None = None
+
+    def of(self, checkpoint: Checkpoint, world: str = "test") -> tuple[dict[str, float], dict[str, float]]:
+        """task -> numerator, task -> denominator."""
+        tops, bottoms = {}, {}
+        for line in checkpoint.lines:
+            if line["kind"] != self.kind or line["world"] != world:
+                continue
+            if self.memory is not None and bool(line["memory"]) is not self.memory:
+                continue
+            found = self.value(line)
+            if found is not None and found[1] > 0:
+                tops[line["task"]], bottoms[line["task"]] = found
+        return tops, bottoms
+
+
+def _ok(line: Line) -> tuple[float, float] | None:
+    return None if line["ok"] is None else (float(line["ok"]), 1.0)
+
+
+def _progress(line: Line) -> tuple[float, float] | None:
+    return None if line["matched"] is None else (line["matched"] / line["of"], 1.0)
+
+
+def _whole(line: Line) -> tuple[float, float] | None:
+    return None if line["matched"] is None else (float(line["matched"] == line["of"]), 1.0)
+
+
+def _both(line: Line) -> tuple[float, float] | None:
+    return (
+        None if line["matched"] is None else ((line["matched"] / line["of"] + (line["matched"] == line["of"])) / 2, 1.0)
+    )
+
+
+def _part(top: str, bottom: str) -> Value:
+    return lambda line: (float(line[top]), float(line[bottom])) if top in line else None
+
+
+ONLINE = Metric("live", _ok)
+METRICS: dict[str, Metric] = {
+    "online": ONLINE,
+    "online, memory": Metric("live", _ok, True),
+    "online, other": Metric("live", _ok, False),
+    "SOP PG": Metric("sop", _progress),
+    "SOP TSR": Metric("sop", _whole),
+    "SOP Score": Metric("sop", _both),
+    "one-step SR": Metric("steps", _part("exact", "n")),
+    "SOP TSR, memory": Metric("sop", _whole, True),
+    "informative, memory": Metric("sop", _part("told", "turns"), True),
+    "noted": Metric("sop", _part("noted", "due"), True),
+    "informative, online": Metric("live", _part("told", "turns")),
+}
+
+
+def load(records: Path) -> list[Checkpoint]:
+    """Every record of the folder, none left out, by name. Raises SetupError when there is none, DataError for a broken one."""
+    found = []
+    for path in sorted(records.glob(f"*{SUFFIX}")):
+        header, lines = read_record(path)
+        found.append(Checkpoint(header["arm"], header["seed"], header, lines))
+    if not found:
+        raise SetupError(f"no records in {records}; make some: guiderail study pocket --records {records}")
+    return found
+
+
+def arms(plan: Plan, checkpoints: list[Checkpoint], *parts: str) -> dict[str, list[Checkpoint]]:
+    """Arms of these parts of the plan that have records, in its order; with no part named, every arm, unplanned ones last."""
+    by_arm: dict[str, list[Checkpoint]] = {}
+    for name in [*plan.arms, *sorted({c.arm for c in checkpoints} - set(plan.arms))]:
+        if parts and (name not in plan.arms or plan.arms[name].part not in parts):
+            continue
+        mine = sorted((c for c in checkpoints if c.arm == name), key=lambda c: c.seed)
+        if mine:
+            by_arm[name] = mine
+    return by_arm
+
+
+def title(plan: Plan, arm: str) -> str:
+    return plan.arms[arm].title if arm in plan.arms else arm
+
+
+def over_seeds(metric: Metric, group: list[Checkpoint], world: str = "test") -> Mean | None:
+    """`rl.study.mean` of one arm."""
+    pairs = {checkpoint.seed: metric.of(checkpoint, world) for checkpoint in group}
+    kept = {seed: pair for seed, pair in pairs.items() if pair[0]}
+    if not kept:
+        return None
+    return mean(
+        {seed: tops for seed, (tops, _) in kept.items()}, {seed: bottoms for seed, (_, bottoms) in kept.items()}
+    )
+
+
+def points(checkpoints: list[Checkpoint], against: str) -> tuple[list[str], list[float], list[float]]:
+    """(names, values of METRICS[against], online success) of every checkpoint, each on the tasks that all of them met."""
+    metric = METRICS[against]
+    both = [c for c in checkpoints if metric.of(c)[0] and ONLINE.of(c)[0]]
+    return [c.name for c in both], _common(metric, both), _common(ONLINE, both)
+
+
+def _common(metric: Metric, checkpoints: list[Checkpoint]) -> list[float]:
+    scored = [metric.of(c) for c in checkpoints]
+    shared = set.intersection(*(set(tops) for tops, _ in scored)) if scored else set()
+    return [sum(t[k] for k in sorted(shared)) / max(1e-9, sum(b[k] for k in sorted(shared))) for t, b in scored]

@@ -1,0 +1,164 @@
+"""A study as plain data: worlds, exams, recipes, arms, seeds. One YAML; unknown keys are errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from agent.errors import SetupError
+from rl.config import Section, nearest
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SHIPPED = CONFIGS / "study" / "pocket.yaml"
+
+
+class World(Section):
+    """Phones to draw tasks from. Recordings and live tasks of one world are the same draws; live ones are disturbed."""
+
+    split: str
+    seed: int
+    style: str = "easy"
+
+
+class Exam(Section):
+    """How much of each world one checkpoint is scored on: live tasks, SOP episodes, episodes for one-step accuracy.
+
+    minutes: how long that takes, while no record says it better.
+    """
+
+    live: dict[str, int]
+    sop: dict[str, int]
+    steps: dict[str, int]
+    minutes: float
+
+
+class Recipe(Section):
+    """A training config and `section.key: value` overrides. minutes: as in Exam."""
+
+    config: str
+    set: dict[str, Any] = Field(default_factory=dict)
+    minutes: float
+
+
+class Arm(Section):
+    """after: the arm whose checkpoint it starts from ("" for the base model). recipe "": nothing is trained.
+
+    set: overrides on top of the recipe's. seeds: default the study's; a dependent whose seed is not among them starts from
+    the first. against: arms it is compared with, task by task and seed by seed. part: the table it belongs to.
+    """
+
+    title: str
+    recipe: str = ""
+    after: str = ""
+    set: dict[str, Any] = Field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
+    exam: str = "full"
+    against: tuple[str, ...] = ()
+    part: str = "comparison"
+
+
+class Plan(Section):
+    base: str
+    size: tuple[int, int] = (160, 288)
+    episodes: int = Field(ge=1)
+    seeds: tuple[int, ...]
+    worlds: dict[str, World]
+    exams: dict[str, Exam]
+    recipes: dict[str, Recipe]
+    arms: dict[str, Arm]
+
+    @model_validator(mode="after")
+    def _names(self) -> Plan:
+        for name, arm in self.arms.items():
+            for said, known in (
+                (arm.after, ["", *self.arms]),
+                (arm.recipe, ["", *self.recipes]),
+                (arm.exam, self.exams),
+                *((other, self.arms) for other in arm.against),
+            ):
+                if said not in known:
+                    raise ValueError(f"arm {name}: unknown {said!r}{nearest(said, [*known])}")
+            if arm.after and not self.arms[arm.after].recipe:
+                raise ValueError(f"arm {name}: {arm.after} trains nothing to start from")
+        for key, exam in self.exams.items():
+            for world in (*exam.live, *exam.sop, *exam.steps, "train"):
+                if world not in self.worlds:
+                    raise ValueError(f"exam {key}: unknown world {world!r}{nearest(world, self.worlds)}")
+        return self
+
+    def recorded(self, world: str) -> int:
+        """How many episodes of this world are recorded: what training or the longest exam needs."""
+        wanted = [e.sop.get(world, 0) for e in self.exams.values()] + [
+            e.steps.get(world, 0) for e in self.exams.values()
+        ]
+        return self.episodes if world == "train" else max(wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One arm with one seed."""
+
+    arm: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}-{self.seed}"
+
+
+def load_plan(path: Path, base: str | None = None) -> Plan:
+    """Read and check a plan; `base` replaces the model it starts from. Raises SetupError."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SetupError(f"no plan {path}") from None
+    except yaml.YAMLError as error:
+        raise SetupError(f"{path} is not YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise SetupError(f"{path} holds no mapping, expected base, worlds, exams, recipes, arms")
+    try:
+        return Plan.model_validate(content | ({"base": base} if base else {}))
+    except ValidationError as error:
+        said = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
+        )
+        raise SetupError(f"{path}: {said}") from None
+
+
+def jobs(plan: Plan, only: Sequence[str] = ()) -> list[Job]:
+    """Every arm of the first seed, then of the second, ...; within a seed in the plan's order."""
+    for name in only:
+        if name not in plan.arms:
+            raise SetupError(f"no arm {name!r}{nearest(name, plan.arms)}")
+    every = sorted({seed for arm in plan.arms.values() for seed in seeds_of(plan, arm)})
+    chosen = {name: arm for name, arm in plan.arms.items() if not only or name in only}
+    return [Job(name, seed) for seed in every for name, arm in chosen.items() if seed in seeds_of(plan, arm)]
+
+
+def seeds_of(plan: Plan, arm: Arm) -> tuple[int, ...]:
+    return arm.seeds or plan.seeds
+
+
+def source(plan: Plan, job: Job) -> Job | None:
+    """The job whose checkpoint this one starts from; None for the base model."""
+    after = plan.arms[job.arm].after
+    if not after:
+        return None
+    seeds = seeds_of(plan, plan.arms[after])
+    return Job(after, job.seed if job.seed in seeds else seeds[0])
+
+
+def overrides(plan: Plan, job: Job) -> dict[str, Any]:
+    arm = plan.arms[job.arm]
+    return {**plan.recipes[arm.recipe].set, **arm.set, "training.seed": job.seed}
+
+
+def as_arguments(values: Mapping[str, Any]) -> list[str]:
+    """As `guiderail train` takes them; JSON is YAML."""
+    return [f"{key}={json.dumps(value)}" for key, value in values.items()]

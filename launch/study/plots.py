@@ -1,0 +1,100 @@
+"""The study in pictures: PNG and SVG, white background, the same bytes for the same records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from launch.report.figures import BLUE, GREEN, GREY, ORANGE, RED, STYLE
+from launch.study.digest import METRICS, Checkpoint, arms, load, over_seeds, points, title
+from launch.study.plan import Plan
+from rl.study import correlation
+
+COLOURS = {"comparison": BLUE, "ablations": GREEN, "metrics": ORANGE, "": RED}
+
+
+def draw(plan: Plan, records: Path, out: Path) -> list[Path]:
+    """Write out/NAME.png and .svg; returns the paths."""
+    found = load(records)
+    out.mkdir(parents=True, exist_ok=True)
+    made: list[Path] = []
+    with matplotlib.rc_context(STYLE):
+        for name, part in (("online", "comparison"), ("ablations", "ablations")):
+            groups = arms(plan, found, part)
+            if groups:
+                if part == "ablations":
+                    groups = arms(plan, [c for c in found if c.arm == "semi_1"]) | groups
+                made += _save(out, name, _arms(plan, groups))
+        made += _save(out, "metrics", _metrics(plan, found))
+    return made
+
+
+def _save(out: Path, name: str, figure: Figure) -> list[Path]:
+    paths = [out / f"{name}.svg", out / f"{name}.png"]
+    figure.savefig(paths[0], metadata={"Date": None})
+    figure.savefig(paths[1])
+    return paths
+
+
+def _arms(plan: Plan, groups: dict[str, list[Checkpoint]]) -> Figure:
+    """Online success of all tasks, of memory tasks and the share of memory turns noted: mean, interval, seeds as dots."""
+    shown = {
+        "online success, all tasks": METRICS["online"],
+        "online success, memory tasks": METRICS["online, memory"],
+        "noted what had to be noted": METRICS["noted"],
+    }
+    figure = Figure(figsize=(3 + 2.2 * len(shown), 0.8 + 0.3 * len(groups)), layout="constrained")
+    axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for axis, (name, metric) in zip(axes, shown.items(), strict=True):
+        for y, group in enumerate(groups.values()):
+            made = over_seeds(metric, group)
+            if made is None:
+                continue
+            low, high = made.interval
+            axis.plot([100 * low, 100 * high], [y, y], color=BLUE, linewidth=2, solid_capstyle="butt", zorder=2)
+            axis.scatter(
+                [100 * v for v in made.by_seed], [y] * len(made.by_seed), s=9, color=GREY, zorder=3, linewidths=0
+            )
+            axis.scatter([100 * made.value], [y], s=26, color=BLUE, zorder=4, linewidths=0)
+        axis.set(xlabel="%", title=name)
+        axis.set_xlim(left=0)
+        axis.grid(axis="x", color="#e3e6e9", linewidth=0.6)
+        axis.set_axisbelow(True)
+    axes[0].set_yticks(range(len(groups)), [f"{title(plan, arm)} ({len(group)})" for arm, group in groups.items()])
+    axes[0].set_ylim(len(groups) - 0.5, -0.5)
+    figure.supxlabel(
+        "dot: mean, bar: 95 % interval over seeds and tasks, grey: seeds (their number in brackets)", fontsize=7
+    )
+    return figure
+
+
+def _metrics(plan: Plan, found: list[Checkpoint]) -> Figure:
+    """Each metric against online success, one point per checkpoint."""
+    figure = Figure(figsize=(10, 2.9), layout="constrained")
+    axes: Any = figure.subplots(1, 4, sharey=True)
+    for axis, name in zip(axes, ("SOP PG", "SOP TSR", "SOP Score", "one-step SR"), strict=True):
+        names, x, y = points(found, name)
+        part = {c.name: plan.arms[c.arm].part if c.arm in plan.arms else "" for c in found}
+        for kind, colour in COLOURS.items():
+            chosen = [i for i, label in enumerate(names) if part[label] == kind]
+            if chosen:
+                label = {"metrics": "early or bad", "": "unplanned"}.get(kind, kind)
+                across, up = [100 * x[i] for i in chosen], [100 * y[i] for i in chosen]
+                axis.scatter(across, up, s=14, color=colour, alpha=0.75, linewidths=0, label=label)
+        made = correlation(names, x, y)
+        said = (
+            "r not defined"
+            if made is None
+            else f"r {made.pearson:.2f} [{made.interval[0]:.2f}, {made.interval[1]:.2f}]"
+        )
+        if made is not None:
+            said += f"\none left out {made.drop_one[0]:.2f} to {made.drop_one[1]:.2f}"
+        axis.set(xlabel=f"{name} %", title=said)
+        axis.grid(color="#e3e6e9", linewidth=0.6)
+        axis.set_axisbelow(True)
+    axes[0].set_ylabel("online success %")
+    axes[0].legend(frameon=False, fontsize=7)
+    return figure

@@ -1,0 +1,224 @@
+"""Walk the jobs of a study: train, examine, leave a record. Whatever ends it, at most the jobs under way are lost."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.errors import SetupError
+from launch import show
+from launch.study.plan import CONFIGS, Job, Plan, as_arguments, jobs, overrides, source
+from launch.study.score import read_record
+from rl.runlog import read_json, write_json
+
+SUFFIX = ".jsonl.gz"
+SAFETY = 1.15
+"""An estimate is taken this many times before a job is started with it."""
+
+
+@dataclass
+class Study:
+    """out: models, recordings and logs, all of which can be made again. records: what is kept.
+
+    taken: jobs under way here. elsewhere: whether a job that could start is under way in another process.
+    """
+
+    plan: Plan
+    plan_path: Path
+    out: Path
+    records: Path
+    taken: set[Job] = field(default_factory=set)
+    elsewhere: bool = False
+    failed: dict[Job, str] = field(default_factory=dict)
+
+    def record(self, job: Job) -> Path:
+        return self.records / f"{job.name}{SUFFIX}"
+
+    def model(self, job: Job | None) -> str:
+        """What this job ends with; None is the base model, and so is a job that trains nothing."""
+        if job is None or not self.plan.arms[job.arm].recipe:
+            return self.plan.base
+        return str(self.out / job.name / "train" / "model")
+
+    def trained(self, job: Job | None) -> bool:
+        if job is None or not self.plan.arms[job.arm].recipe:
+            return True
+        return (self.out / job.name / "train" / "metrics.json").is_file()
+
+    def todo(self, only: Sequence[str]) -> list[Job]:
+        """Jobs without a record, each after the jobs it starts from whose models are not there (any more)."""
+        wanted: list[Job] = []
+        for job in jobs(self.plan, only):
+            if self.record(job).exists():
+                continue
+            chain: list[Job] = []
+            before = source(self.plan, job)
+            while before is not None and not self.trained(before):
+                chain.append(before)
+                before = source(self.plan, before)
+            wanted += [j for j in [*reversed(chain), job] if j not in wanted]
+        return wanted
+
+    def estimate(self, job: Job) -> float:
+        """Seconds this job still takes: as the records of its arm say, else as the plan guesses."""
+        arm = self.plan.arms[job.arm]
+        known = [read_record(path)[0] for path in self.records.glob(f"{job.arm}-*{SUFFIX}")]
+        train = max((h["train"]["wall"] for h in known if h["train"]), default=0.0) if arm.recipe else 0.0
+        exam = max((h["score"]["wall"] for h in known), default=60 * self.plan.exams[arm.exam].minutes)
+        if arm.recipe and not train:
+            train = 60 * self.plan.recipes[arm.recipe].minutes
+        return SAFETY * ((0 if self.trained(job) else train) + (0 if self.record(job).exists() else exam))
+
+
+def prepare(study: Study) -> None:
+    """The recordings, if they are not there yet."""
+    from envs.pocket.record import record
+
+    for name, world in study.plan.worlds.items():
+        folder, episodes = study.out / "data" / name, study.plan.recorded(name)
+        if episodes and not (folder / "episodes.jsonl").is_file():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            record(folder, episodes, world.seed, world.split, study.plan.size, world.style)
+
+
+def run(study: Study, only: Sequence[str], minutes: float, workers: int) -> None:
+    """Work through what has no record, `workers` jobs at a time, and start none that does not fit the minutes left."""
+    prepare(study)
+    end, turn = time.monotonic() + 60 * minutes, threading.Condition()
+    todo = study.todo(only)
+    show.err.print(f"{len(jobs(study.plan, only))} jobs, {len(todo)} to do, {minutes:g} minutes", highlight=False)
+
+    def work() -> None:
+        while True:
+            with turn:
+                while (found := _next(study, todo, end)) is None:
+                    if not study.taken and not study.elsewhere:
+                        return
+                    turn.wait(5)
+                job, lock = found
+                study.taken.add(job)
+            try:
+                _do(study, job, lock)
+            except SetupError as error:
+                study.failed[job] = str(error)
+                show.err.print(f"{job.name} failed: {error}", style="red", markup=False, highlight=False)
+            finally:
+                os.close(lock)
+                with turn:
+                    study.taken.discard(job)
+                    todo.remove(job)
+                    turn.notify_all()
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    left = len(study.todo(only))
+    show.err.print(f"{left} jobs left; the same command goes on" if left else "all jobs have records", highlight=False)
+    if study.failed:
+        raise SetupError(
+            f"{len(study.failed)} jobs failed: {', '.join(job.name for job in study.failed)}; see their logs"
+        )
+
+
+def _next(study: Study, todo: list[Job], end: float) -> tuple[Job, int] | None:
+    """The first job that can start and be finished in time, with the lock of its folder."""
+    study.elsewhere = False
+    for job in todo:
+        if job in study.taken or not study.trained(source(study.plan, job)):
+            continue
+        if time.monotonic() + study.estimate(job) > end:
+            continue
+        lock = _lock(study.out / job.name)
+        if lock is not None:
+            return job, lock
+        study.elsewhere = True
+    return None
+
+
+def _lock(folder: Path) -> int | None:
+    """The open lock of a job's folder, or None while somebody has it. It is handed to the programs the job starts: should
+    this process be killed, they keep it until they end, and nobody trains into the same folder beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(file)
+        return None
+    return file
+
+
+def _do(study: Study, job: Job, lock: int) -> None:
+    started = time.monotonic()
+    if not study.trained(job):
+        _train(study, job, lock)
+    if not study.record(job).exists():
+        _examine(study, job, lock)
+    show.err.print(f"{job.name}: {time.monotonic() - started:.0f} s", highlight=False)
+
+
+def _train(study: Study, job: Job, lock: int) -> None:
+    """The product's own command; cost.json beside it holds what it took."""
+    plan, folder = study.plan, study.out / job.name
+    shutil.rmtree(folder / "train", ignore_errors=True)
+    named = {"model.path": study.model(source(plan, job)), "data.train": str(study.out / "data" / "train")}
+    config = CONFIGS / plan.recipes[plan.arms[job.arm].recipe].config
+    arguments = [*as_arguments(named | overrides(plan, job)), "--out", str(folder / "train")]
+    cost = _spend(["train", str(config), *arguments], folder / "train.log", lock)
+    write_json(folder / "cost.json", cost)
+
+
+def _examine(study: Study, job: Job, lock: int) -> None:
+    folder = study.out / job.name
+    asked = ["study", "score", study.model(job), "--arm", job.arm, "--seed", str(job.seed), "--base", study.plan.base]
+    where = ["--plan", str(study.plan_path), "--out", str(study.out), "--records", str(study.records)]
+    _spend([*asked, *where], folder / "score.log", lock)
+
+
+def _spend(arguments: Sequence[str], log: Path, lock: int) -> dict[str, float]:
+    """Run a guiderail command to its end; {wall, cpu} in seconds, its own children included. Raises SetupError."""
+    started = time.monotonic()
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "launch.cli", *arguments],
+            stdout=file,
+            stderr=file,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            pass_fds=(lock,),
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        raise SetupError(f"{arguments[0]} ended with {process.returncode}: {' '.join(said)} (all of it: {log})")
+    return {"wall": round(time.monotonic() - started, 1), "cpu": round(used.ru_utime + used.ru_stime, 1)}
+
+
+def training_of(study: Study, job: Job) -> dict[str, Any] | None:
+    """What training this checkpoint took and was: for the record's header. None where nothing was trained."""
+    if not study.plan.arms[job.arm].recipe:
+        return None
+    folder = study.out / job.name
+    run, result = read_json(folder / "train" / "run.json"), read_json(folder / "train" / "metrics.json")
+    return {
+        **(
+            read_json(folder / "cost.json")
+            if (folder / "cost.json").exists()
+            else {"wall": result["seconds"], "cpu": None}
+        ),
+        "updates": result["updates"],
+        "turns": result["sampled_turns"],
+        "config": run["config"],
+        "data": run["data"]["digest"],
+    }

@@ -1,0 +1,181 @@
+"""The study in words: markdown tables, every number from the records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from launch.study.digest import METRICS, ONLINE, Checkpoint, Metric, arms, load, over_seeds, points, title
+from launch.study.plan import Plan, jobs
+from rl.study import Difference, Mean, correlation, difference
+
+AGAINST = ("SOP PG", "SOP TSR", "SOP Score", "one-step SR")
+
+
+def markdown(plan: Plan, records: Path) -> str:
+    found = load(records)
+    planned = {job.name for job in jobs(plan)}
+    done = len(planned & {c.name for c in found})
+    comparison = arms(plan, found, "comparison")
+    ablations = arms(plan, found, "ablations")
+    sections = [
+        f"{done} of {len(planned)} planned checkpoints have a record; {len(found)} records in all. 95 % intervals in "
+        "brackets: bootstrap over seeds and tasks. Everything in percent, greedy.",
+        _section("Online success and metrics", _rates(plan, comparison, _RATES)),
+        _section("Differences, same seeds and tasks (points)", _differences(plan, found, comparison)),
+        _section("Memory: what the own thoughts carry", _rates(plan, comparison, _THOUGHTS)),
+        _section("Never trained on", _worlds(plan, comparison)),
+        _section("What it took (mean per checkpoint)", _costs(plan, found)),
+    ]
+    if ablations:
+        group = {name: row for name, row in comparison.items() if name == "semi_1"} | ablations
+        sections.append(_section("Ablations", _rates(plan, group, _RATES)))
+        sections.append(_section("Ablations: differences (points)", _differences(plan, found, ablations)))
+    sections.append(_section("Which metric tells online success", _correlations(found)))
+    sections.append(_section("Every checkpoint", _checkpoints(found)))
+    return "\n\n".join(sections) + "\n"
+
+
+def _section(head: str, table: str) -> str:
+    return f"### {head}\n\n{table}"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [list(columns), ["---", *["--:"] * (len(columns) - 1)], *rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in lines)
+
+
+_RATES = {name: METRICS[name] for name in ("online", "online, memory", "online, other", *AGAINST)}
+_THOUGHTS = {
+    "online, memory tasks": METRICS["online, memory"],
+    "SOP TSR, memory tasks": METRICS["SOP TSR, memory"],
+    "informative thoughts, memory tasks": METRICS["informative, memory"],
+    "noted what had to be noted": METRICS["noted"],
+    "informative thoughts, all live turns": METRICS["informative, online"],
+}
+
+
+def _rates(plan: Plan, groups: dict[str, list[Checkpoint]], metrics: dict[str, Metric]) -> str:
+    rows = [
+        [title(plan, arm), str(len(group)), *(_percent(over_seeds(metric, group)) for metric in metrics.values())]
+        for arm, group in groups.items()
+    ]
+    return _table(["arm", "seeds", *metrics], rows)
+
+
+def _worlds(plan: Plan, groups: dict[str, list[Checkpoint]]) -> str:
+    """Online success and SOP TSR in every world that some arm was examined in."""
+    worlds = [w for w in plan.worlds if any(ONLINE.of(c, w)[0] for group in groups.values() for c in group)]
+    shown = [(name, world) for name in ("online", "SOP TSR") for world in worlds]
+    rows = [
+        [title(plan, arm), *(_percent(over_seeds(METRICS[name], group, world)) for name, world in shown)]
+        for arm, group in groups.items()
+    ]
+    return _table(["arm", *(f"{name}, {world}" for name, world in shown)], rows)
+
+
+def _differences(plan: Plan, found: list[Checkpoint], groups: dict[str, list[Checkpoint]]) -> str:
+    every = arms(plan, found)
+    shown = {"online": ONLINE, "online, memory": METRICS["online, memory"], "SOP TSR": METRICS["SOP TSR"]}
+    rows = []
+    for arm, group in groups.items():
+        for other in plan.arms[arm].against:
+            if other not in every:
+                continue
+            cells = [_gap(metric, group, every[other]) for metric in shown.values()]
+            rows.append(
+                [
+                    f"{title(plan, arm)} minus {title(plan, other).removeprefix('+ ')}",
+                    *(c for cell in cells for c in cell),
+                ]
+            )
+    return _table(["", *(head for name in shown for head in (name, "p", "seeds up"))], rows)
+
+
+def _gap(metric: Metric, first: list[Checkpoint], second: list[Checkpoint]) -> tuple[str, str, str]:
+    """(difference with its interval, p, in how many seeds it is above 0). An arm with one seed is compared with that seed's
+    own start only where seeds are shared."""
+    gap = difference({c.seed: metric.of(c)[0] for c in first}, {c.seed: metric.of(c)[0] for c in second})
+    if gap is None:
+        return "-", "-", "-"
+    up = sum(value > 0 for value in gap.by_seed)
+    return _points(gap), f"{gap.p:.3f}" if gap.p >= 0.001 else "<.001", f"{up} of {len(gap.by_seed)}"
+
+
+def _costs(plan: Plan, found: list[Checkpoint]) -> str:
+    rows = []
+    for arm, group in arms(plan, found).items():
+        trained = [c.header["train"] for c in group if c.header["train"]]
+        rows.append(
+            [
+                title(plan, arm),
+                str(len(group)),
+                _mean([t["turns"] for t in trained]),
+                _mean([t["updates"] for t in trained]),
+                *(_mean([t[key] / 60 if t[key] else None for t in trained], 1) for key in ("wall", "cpu")),
+                _mean([c.header["score"]["wall"] / 60 for c in group], 1),
+            ]
+        )
+    head = [
+        "arm",
+        "checkpoints",
+        "sampled turns",
+        "updates",
+        "training, wall min",
+        "training, CPU min",
+        "scoring, wall min",
+    ]
+    return _table(head, rows)
+
+
+def _correlations(found: list[Checkpoint]) -> str:
+    rows = []
+    for name in AGAINST:
+        names, x, y = points(found, name)
+        made = correlation(names, x, y)
+        if made is None:
+            rows.append([name, str(len(x)), "-", "-", "-", "-", "-"])
+            continue
+        rows.append(
+            [
+                name,
+                str(made.n),
+                _number(made.pearson, made.interval),
+                f"{made.pearson**2:.2f}",
+                f"{made.drop_one[0]:.3f} to {made.drop_one[1]:.3f}",
+                made.lever,
+                _number(made.spearman, made.spearman_interval),
+            ]
+        )
+    head = ["against online success", "checkpoints", "Pearson r", "R²", "r with one left out", "most by", "Spearman"]
+    return _table(head, rows)
+
+
+def _checkpoints(found: list[Checkpoint]) -> str:
+    rows = [
+        [c.name, *(_percent(over_seeds(METRICS[name], [c]), False) for name in ("online", "online, memory", *AGAINST))]
+        for c in found
+    ]
+    return _table(["checkpoint", "online", "online, memory", *AGAINST], rows)
+
+
+def _percent(value: Mean | None, interval: bool = True) -> str:
+    if value is None:
+        return "-"
+    text = f"{100 * value.value:.1f}"
+    return f"{text} [{100 * value.interval[0]:.1f}, {100 * value.interval[1]:.1f}]" if interval else text
+
+
+def _points(gap: Difference) -> str:
+    return f"{100 * gap.value:+.1f} [{100 * gap.interval[0]:+.1f}, {100 * gap.interval[1]:+.1f}]"
+
+
+def _number(value: float, interval: tuple[float, float]) -> str:
+    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def _mean(values: Sequence[Any], digits: int = 0) -> str:
+    known = [value for value in values if value is not None]
+    return f"{fmean(known):.{digits}f}" if known else "-"
