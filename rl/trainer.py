@@ -185,7 +185,8 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
             ) as model,
             self.accelerator.autocast(),
         ):
-            yield LocalPolicy(model, self.encoder, name, max_batch=self.max_batch)
+            store = self.vision if self.vision.on else None
+            yield LocalPolicy(model, self.encoder, name, max_batch=self.max_batch, store=store)
 
     def _lay_out(self, strands: Sequence[Strand]) -> Layout:
         return lay_out(strands, self.encoder, self._rope, self._pairs)
