@@ -41,7 +41,8 @@ def walk(
     screenshots = [step.screenshot for step in episode.steps]
     ended: Ended = "finished"
     for index in range(len(turns), len(episode.steps)):
-        prompt = dialogue.prompt(episode.goal, screenshots[: index + 1], [turn.history_text() for turn in turns])
+        history = [turn.history_text() for turn in turns]
+        prompt = with_draft(dialogue.prompt(episode.goal, screenshots[: index + 1], history), episode, index, dialogue)
         try:
             turn = hear(
                 episode, index, prompt, (yield prompt), dialogue, rules, sum(t.repair is not None for t in turns)
@@ -79,7 +80,7 @@ def step_walk(
     sample: int = 0,
 ) -> Walk:
     """One step under the expert's history (offline RL, single-step accuracy). A rollout of one turn."""
-    prompt = expert_prompt(episode, index, dialogue, thoughts)
+    prompt = with_draft(expert_prompt(episode, index, dialogue, thoughts), episode, index, dialogue)
     try:
         turn = hear(episode, index, prompt, (yield prompt), dialogue, rules, 0)
     except EnvCrashed:
@@ -92,6 +93,14 @@ def expert_prompt(episode: Episode, index: int, dialogue: Dialogue, thoughts: bo
     past = episode.steps[:index]
     history = [dialogue.retell(step.thought if thoughts else None, step.action, step.screenshot) for step in past]
     return dialogue.prompt(episode.goal, [step.screenshot for step in episode.steps[: index + 1]], history)
+
+
+def with_draft(prompt: Prompt, episode: Episode, index: int, dialogue: Dialogue) -> Prompt:
+    """The prompt with the expert's turn as a draft, for policies that can verify one. It changes no answer."""
+    step = episode.steps[index]
+    if not dialogue.dialect.says(step.action):
+        return prompt
+    return replace(prompt, draft=dialogue.say(step.thought, step.action, step.screenshot))
 
 
 def hear(
