@@ -6,11 +6,11 @@ turns so far, then a thought that takes the word from the goal and an action tha
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Literal
 
 from agent.codec import say
@@ -59,10 +59,9 @@ def state(shown: Shown) -> Question:
     return Question("state", goal, answer, (Look(0, len(answer), (*shown.text_boxes, shown.mark)),), target=shown)
 
 
-def what(shown: Shown, rng: random.Random) -> Question:
-    """The text at a place inside the element."""
-    left, top, right, bottom = shown.box
-    x, y = rng.randint(left + 2, right - 3), rng.randint(top + 2, bottom - 3)
+def what(shown: Shown) -> Question:
+    """The text of the element at this place."""
+    x, y = shown.centre
     looks, start = [], 0
     for word, box in shown.words:
         looks.append(Look(start, start + len(word), (box,)))
@@ -83,7 +82,7 @@ def questions(screen: Screen, rng: random.Random, errands: int = 6) -> list[Ques
     asked = [where(shown) for shown in named[:6]]
     sides = ([s for s in named if s.checked], [s for s in named if s.checked is False])
     asked += [state(shown) for side in sides for shown in side[:2]]
-    asked += [what(shown, rng) for shown in rng.sample(screen.elements, min(2, len(screen.elements)))]
+    asked += [what(shown) for shown in rng.sample(screen.elements, min(2, len(screen.elements)))]
     asked += [kind(shown) for shown in named[-1:]]
     made = (errand(screen, rng) for _ in range(errands))
     return asked + [question for question in made if question is not None]
@@ -96,7 +95,7 @@ def errand(screen: Screen, rng: random.Random) -> Question | None:
     """One task in the agent's format, somewhere on its way; None where the screen offers nothing for the drawn sort."""
     if screen.scene.panel and rng.random() < 0.5:
         return _close(screen, rng)
-    sorts = (_tap, _tap, _switch, _switch, _sequence, _sequence, _absent, _write)
+    sorts = (_tap, _tap, _switch, _switch, _sequence, _sequence, _absent, _absent, _write)
     return rng.choice(sorts)(screen, rng)
 
 
@@ -150,7 +149,7 @@ def _sequence(screen: Screen, rng: random.Random) -> Question | None:
     names = [*others[:place], shown.text, *others[place:]]
     verb, joint = rng.choice((("Tap", " and "), ("Open", ", then "), ("Add", " and "), ("Call", " and ")))
     goal = f"{verb} {joint.join(names)}."
-    told = [f"tap {names[0]}", *(f"done {a} tap {b}" for a, b in pairwise(names))]
+    told = [f"tap {names[0]}", *(f"done {a} tap {b}" for a, b in itertools.pairwise(names))]
     done = [_speak(thought, Click(_somewhere(rng))) for thought in told]
     if rng.random() < 0.15:
         return Question("errand", goal, _speak("all done", Terminate("success")), history=tuple(done))
@@ -166,10 +165,13 @@ def _absent(screen: Screen, rng: random.Random) -> Question | None:
     if screen.scene.panel:
         return None
     seen = {word for shown in screen.drawn for word, _ in shown.words}
-    name = next(word for word in rng.sample(vocabulary(), len(seen) + 1) if word not in seen)
-    verb = rng.choice(("Tap", "Open", "Choose", "Call", "Buy"))
+    name, done = itertools.islice((w for w in rng.sample(vocabulary(), len(seen) + 2) if w not in seen), 2)
+    verb = rng.choice(("Tap", "Open", "Choose", "Call", "Buy", "Add"))
     answer = _speak("scroll down", Swipe(Point(0.5, 0.7), Point(0.5, 0.3)))
-    return Question("errand", f"{verb} {name}.", answer)
+    if rng.random() < 0.5:
+        return Question("errand", f"{verb} {name}.", answer)
+    history = (_speak(f"tap {done}", Click(_somewhere(rng))),)
+    return Question("errand", f"{verb} {done} and {name}.", answer, history=history)
 
 
 def _write(screen: Screen, rng: random.Random) -> Question | None:

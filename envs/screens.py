@@ -133,11 +133,12 @@ def vocabulary() -> tuple[str, ...]:
 
 
 def _app_words() -> tuple[str, ...]:
-    """What stands on the pages of Pocket's apps besides its lexicon, seen by walking through every template once."""
+    """What stands on the pages of Pocket's apps besides its lexicon, seen by walking through every template twice, the
+    second time with the noise of live phones."""
     seen: dict[str, None] = {}
-    for split in ("train", "heldout"):
+    for split, live in itertools.product(("train", "heldout"), (False, True)):
         for template, seed in draws(28, 0, split):
-            made = task(template, seed, split)
+            made = task(template, seed, split, live=live)
             for scene, _ in demonstrate(made, Phone(made.start(), *SIZE)):
                 seen |= dict.fromkeys(item.cell.text for item in scene.placed)
     return tuple(seen)

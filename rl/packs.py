@@ -6,6 +6,7 @@ picture and its own branch, so a packed question computes what a single one comp
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,7 +21,7 @@ from agent.dialogue import Dialogue
 from agent.encode import Encoder
 from agent.types import Prompt, Screenshot
 from envs.questions import Question
-from envs.screens import SIZE, PixelBox, Screen
+from envs.screens import SIZE, PixelBox, Screen, Shown
 
 IGNORED = -100
 KINDS = ("text", "title", "row", "button", "toggle", "check", "field", "icon")
@@ -31,8 +32,8 @@ class Pack:
     """One screen and its questions.
 
     patches: (cells, patch values). ids, branch, positions: (tokens,); branch 0 is the trunk, positions count from the
-    trunk's end. labels: (tokens,), the token to come where the loss counts, else IGNORED. looks: (n,) indices into the
-    tokens that predict something read off the screen, and cells: (n, cells), true where it stands.
+    trunk's end. labels: (tokens,), the token to come where the loss counts, else IGNORED. answers: the tokens that predict
+    something read off the screen, and where it stands. mentions: the tokens that are a word of this screen, likewise.
     """
 
     patches: Tensor
@@ -40,9 +41,20 @@ class Pack:
     branch: Tensor
     positions: Tensor
     labels: Tensor
-    looks: Tensor
-    cells: Tensor
+    answers: Gaze
+    mentions: Gaze
     reading: Reading
+
+
+@dataclass(frozen=True, eq=False)
+class Gaze:
+    """at: (n,) tokens, in a batch (n, 2) = pack, token. cells: (n, cells), true where they shall look."""
+
+    at: Tensor
+    cells: Tensor
+
+    def to(self, device: str | torch.device) -> Gaze:
+        return Gaze(self.at.to(device), self.cells.to(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +94,7 @@ class Packer:
     def pack(self, screen: Screen, questions: Sequence[Question]) -> Pack:
         trunk = len(self.trunk)
         ids, branch, positions = [self.trunk], [torch.zeros(trunk, dtype=torch.long)], [torch.arange(trunk) - trunk]
-        labels, looks, cells = [torch.full((trunk,), IGNORED)], list[int](), list[Tensor]()
+        labels, read = [torch.full((trunk,), IGNORED)], list[tuple[int, Tensor]]()
         start = trunk
         for number, question in enumerate(questions, 1):
             asked, answer, spans = self.branch_ids(question.goal, question.history, question.answer)
@@ -95,17 +107,18 @@ class Packer:
             labels.append(target)
             for look in question.looks:
                 at = [i for i, (a, b) in enumerate(spans) if a < look.end and b > look.start]
-                looks += [start + len(asked) - 1 + i for i in at]
-                cells += [self._covered(look.boxes)] * len(at)
+                read += [(start + len(asked) - 1 + i, self._covered(look.boxes)) for i in at]
             start += len(both) - 1
+        standing, tokens = self._standing(screen), torch.cat(ids)
+        mentioned = [(i, standing[token]) for i, token in enumerate(tokens.tolist()) if token in standing]
         return Pack(
             self.patches(screen),
-            torch.cat(ids),
+            tokens,
             torch.cat(branch),
             torch.cat(positions),
             torch.cat(labels),
-            torch.tensor(looks, dtype=torch.long),
-            torch.stack(cells) if cells else torch.zeros(0, self.rows * self.columns, dtype=torch.bool),
+            self._gaze(read),
+            self._gaze(mentioned),
             self.reading(screen),
         )
 
@@ -118,10 +131,7 @@ class Packer:
     def reading(self, screen: Screen) -> Reading:
         shape = (self.rows, self.columns)
         words, x, y, look = (np.full(shape, IGNORED, dtype=np.int64) for _ in range(4))
-        covered = screen.scene.panel
-        for shown in screen.drawn:
-            if covered and shown not in screen.elements and _overlap(shown.box, covered):
-                continue
+        for shown in _uncovered(screen):
             for word, box in shown.words:
                 where = self._grid(box)
                 words[where] = self.word_id(" " + word)
@@ -131,6 +141,20 @@ class Packer:
                 said = ("off", "on") if shown.kind == "toggle" else ("no", "yes")
                 words[self._grid(shown.mark)] = self.word_id(" " + said[bool(shown.checked)])
         return Reading(*(torch.from_numpy(a).flatten() for a in (words, x, y, look)))
+
+    def _standing(self, screen: Screen) -> dict[int, Tensor]:
+        """Tokens of this screen's words, after a space and plain, and the cells where each stands."""
+        boxes = defaultdict[str, list[PixelBox]](list)
+        for shown in _uncovered(screen):
+            for word, box in shown.words:
+                boxes[word].append(box)
+        single = {word: self._covered(found) for word, found in boxes.items() if not word.isdigit()}
+        return {self.word_id(form): cells for word, cells in single.items() for form in (" " + word, word)}
+
+    def _gaze(self, found: Sequence[tuple[int, Tensor]]) -> Gaze:
+        if not found:
+            return Gaze(torch.zeros(0, dtype=torch.long), torch.zeros(0, self.rows * self.columns, dtype=torch.bool))
+        return Gaze(torch.tensor([at for at, _ in found]), torch.stack([cells for _, cells in found]))
 
     def _prompt(self, question: Question) -> Tensor:
         return self.encoder.prompt(self.prompt(question, self.shot)).ids
@@ -161,6 +185,12 @@ class Packer:
         return found.flatten()
 
 
+def _uncovered(screen: Screen) -> list[Shown]:
+    """What is painted and not hidden by a dialog."""
+    panel, elements = screen.scene.panel, screen.elements
+    return [shown for shown in screen.drawn if not panel or shown in elements or not _overlap(shown.box, panel)]
+
+
 def _overlap(a: PixelBox, b: PixelBox) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
@@ -168,7 +198,7 @@ def _overlap(a: PixelBox, b: PixelBox) -> bool:
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Packs side by side, padded on the right. As in Pack, with mask (batch, 1, tokens, tokens), true where a row's token
-    sees a column's, positions (3, batch, tokens) as the model counts them, and looks (n, 2) = pack, token."""
+    sees a column's, and positions (3, batch, tokens) as the model counts them."""
 
     patches: Tensor
     grid: Tensor
@@ -177,8 +207,8 @@ class Batch:
     positions: Tensor
     pictures: Tensor
     labels: Tensor
-    looks: Tensor
-    cells: Tensor
+    answers: Gaze
+    mentions: Gaze
     words: Tensor
     x: Tensor
     y: Tensor
@@ -202,7 +232,6 @@ def collate(packs: Sequence[Pack], packer: Packer, model: Any) -> Batch:
     following = len(trunk) + int(shift)  # where the trunk's text would go on
     spread = (_padded([p.positions for p in packs], 0) + following)[None].repeat(3, 1, 1)
     spread[:, :, : len(trunk)] = positions
-    looks = torch.cat([torch.stack([torch.full_like(p.looks, i), p.looks], 1) for i, p in enumerate(packs)])
     return Batch(
         patches=torch.cat([p.patches for p in packs]),
         grid=grid,
@@ -211,10 +240,15 @@ def collate(packs: Sequence[Pack], packer: Packer, model: Any) -> Batch:
         positions=spread,
         pictures=ids == encoder.image_pad,
         labels=_padded([p.labels for p in packs], IGNORED),
-        looks=looks,
-        cells=torch.cat([p.cells for p in packs]),
+        answers=_together([p.answers for p in packs]),
+        mentions=_together([p.mentions for p in packs]),
         **{name: torch.cat([getattr(p.reading, name) for p in packs]) for name in ("words", "x", "y", "look")},
     )
+
+
+def _together(gazes: Sequence[Gaze]) -> Gaze:
+    at = [torch.stack([torch.full_like(gaze.at, i), gaze.at], 1) for i, gaze in enumerate(gazes)]
+    return Gaze(torch.cat(at), torch.cat([gaze.cells for gaze in gazes]))
 
 
 def _padded(rows: Sequence[Tensor], value: int) -> Tensor:

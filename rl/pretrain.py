@@ -3,7 +3,8 @@
 A plain Qwen3-VL on action data alone stalls: "the word in the goal, the same word on the screen, its place" does not form
 from one action per picture. Three aids that exist in training only make it form in minutes: the vision tower alone first
 learns which word stands in which cell (stage 1), many questions share one picture (`rl.packs`), and two attention heads
-are shown where to look (stage 2). Nothing of them is left in the weights that are saved.
+of two layers are shown where to look (stage 2): a word that stands on the screen at its cells, and what is about to name a
+place, a state or a text at where that is read. Nothing of them is left in the weights that are saved.
 """
 
 from __future__ import annotations
@@ -31,32 +32,35 @@ from envs.pocket.phone import Phone
 from envs.pocket.tasks import demonstrate, draws, task
 from envs.questions import Question, questions
 from envs.screens import SIZE, Screen, generic_screens, pocket_screens, vocabulary
-from rl.packs import IGNORED, KINDS, Batch, Pack, Packer, collate
+from rl.packs import IGNORED, KINDS, Batch, Gaze, Pack, Packer, collate
 
 STATE_FILE, LOG_FILE = "pretrain.pt", "pretrain.jsonl"
+READING_COST = 1 / 6  # measured on a CPU
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The numbers behind `tiny-base`. generic, pocket: screens per step. reading: the share of all steps that is stage 1.
+    """The numbers behind `tiny-base`. generic, pocket: screens per step. reading: the share of all work that is stage 1,
+    where a step costs `READING_COST` of a later one.
 
     errands: agent-format questions per screen at the start and at the end of stage 2. Weights are those of the reading
-    and the attention loss beside the loss on answers (1).
+    and the attention losses beside the loss on answers (1).
     """
 
     seed: int = 0
     generic: int = 6
     pocket: int = 2
-    reading: float = 0.15
+    reading: float = 0.1
     errands: tuple[int, int] = (3, 8)
     reading_weight: float = 0.3
     attention_weight: float = 0.5
-    attention_layer: int = 2
     attention_heads: int = 2
+    mention_layer: int = 1
+    answer_layer: int = 2
     muon: float = 0.02
     adam: float = 2e-3
     warm_up: int = 100
-    decay_from: float = 0.6
+    decay_from: float = 0.5
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
@@ -147,14 +151,15 @@ def think(model: Any, batch: Batch, cells: Tensor, deep: list[Tensor]) -> Tensor
     return hidden
 
 
-def attention_loss(attention: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor], batch: Batch, heads: int) -> Tensor:
-    """-log of the attention that the first heads of a layer pay, among all cells, to where the next token stands.
+def attention_loss(attention: Any, inputs: dict[str, Any], gaze: Gaze, pictures: Tensor, heads: int) -> Tensor:
+    """-log of the attention that the first heads of a layer pay, among all cells, to those they shall look at.
 
-    hidden: the layer's input (batch, tokens, width); rotary: its cos and sin. 0 when nothing is read off the screen.
+    inputs: what the layer was called with: hidden states (batch, tokens, width), and cos and sin of its positions.
     """
-    if not len(batch.looks):
-        return hidden.new_zeros(())
-    width, (pack, token) = attention.head_dim, batch.looks.T
+    hidden, rotary = inputs["hidden_states"], inputs["position_embeddings"]
+    if not len(gaze.at):
+        return torch.zeros((), device=hidden.device)
+    width, (pack, token) = attention.head_dim, gaze.at.T
     packs = len(hidden)
 
     def turned(norm: Any, project: Any, states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -165,10 +170,10 @@ def attention_loss(attention: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor]
 
     cos, sin = (part.expand(packs, -1, -1) for part in rotary)
     query = turned(attention.q_norm, attention.q_proj, hidden[pack, token], cos[pack, token], sin[pack, token])
-    on = batch.pictures
+    on = pictures
     keys = turned(attention.k_norm, attention.k_proj, hidden[on], cos[on], sin[on]).reshape(packs, -1, heads, width)
     scores = torch.einsum("nhd,nchd->nhc", query, keys[pack]) * attention.scaling
-    there = scores.log_softmax(-1).masked_fill(~batch.cells[:, None], -torch.inf)
+    there = scores.log_softmax(-1).masked_fill(~gaze.cells[:, None], -torch.inf)
     loss: Tensor = -there.logsumexp(-1).mean()
     return loss
 
@@ -189,12 +194,17 @@ class Pretraining:
             torch.optim.AdamW([*outer, *self.heads.parameters()], lr=recipe.adam, betas=(0.9, 0.98), weight_decay=0.0),
         ]
         self.rates = [recipe.muon, recipe.adam]
-        self.attention = model.model.language_model.layers[recipe.attention_layer].self_attn
-        self._caught: dict[str, Any] = {}
-        self.attention.register_forward_pre_hook(self._catch, with_kwargs=True)
+        self.layers = model.model.language_model.layers
+        self._caught: dict[Any, dict[str, Any]] = {}
+        for layer in (recipe.mention_layer, recipe.answer_layer):
+            self.layers[layer].self_attn.register_forward_pre_hook(self._catch, with_kwargs=True)
 
     def _catch(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        self._caught = kwargs
+        self._caught[module] = kwargs
+
+    def _gazing(self, layer: int, gaze: Gaze, batch: Batch) -> Tensor:
+        attention = self.layers[layer].self_attn
+        return attention_loss(attention, self._caught[attention], gaze, batch.pictures, self.recipe.attention_heads)
 
     def step(self, packs: Sequence[Pack], rate: float, reading_only: bool) -> dict[str, float]:
         """One update at this share of the learning rates; returns the losses."""
@@ -205,15 +215,12 @@ class Pretraining:
         if not reading_only:
             hidden = think(self.model, batch, cells, deep)
             asked = batch.labels != IGNORED
-            losses["answer"] = F.cross_entropy(F.linear(hidden[asked], embedding), batch.labels[asked])
-            losses["attention"] = attention_loss(
-                self.attention,
-                self._caught["hidden_states"],
-                self._caught["position_embeddings"],
-                batch,
-                recipe.attention_heads,
-            )
-        weights = {"reading": 1.0 if reading_only else recipe.reading_weight, "attention": recipe.attention_weight}
+            losses["words"] = F.cross_entropy(F.linear(hidden[asked], embedding), batch.labels[asked])
+            losses["answers"] = self._gazing(recipe.answer_layer, batch.answers, batch)
+            losses["mentions"] = self._gazing(recipe.mention_layer, batch.mentions, batch)
+        attending = recipe.attention_weight
+        weights = {"answers": attending, "mentions": attending}
+        weights |= {} if reading_only else {"reading": recipe.reading_weight}
         total = torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
         total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_([*self.model.parameters(), *self.heads.parameters()], 1.0)
@@ -222,7 +229,7 @@ class Pretraining:
                 group["lr"] = rate * full
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        self._caught = {}
+        self._caught.clear()
         return {name: float(loss.detach()) for name, loss in losses.items()}
 
     def save(self, file: Path, progress: dict[str, float]) -> None:
@@ -266,14 +273,15 @@ def pretrain(
     minutes: float | None = None,
     device: str = "auto",
     resume: bool = False,
-    every: int = 250,
+    every: int = 100,
+    glances: int = 32,
     told: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> dict[str, Any]:
-    """Train into the folder `out`, which then loads like any checkpoint; returns the last held-out scores.
+    """Train into the folder `out`, which then loads like any checkpoint; returns the last line of its log.
 
     steps or minutes: exactly one. With steps, equal arguments give equal bytes on equal machines; minutes is training time,
-    and the schedule follows the clock. Every `every` steps the folder is saved, held-out screens are scored, one line goes
-    to LOG_FILE and to `told`. resume: go on from the last such point of the same recipe.
+    and the schedule follows the clock. Every `every` steps the folder is saved, `glances` held-out screens of each source
+    are scored, one line goes to LOG_FILE and to `told`. resume: go on from the last such point of the same recipe.
     """
     if (steps is None) == (minutes is None):
         raise SetupError("give exactly one of steps and minutes")
@@ -290,7 +298,7 @@ def pretrain(
     progress = work.load(state) if resume else {"step": 0, "minutes": 0.0, "reading_steps": 0}
     row: dict[str, Any] = {}
     begun = time.perf_counter() - 60 * progress["minutes"]
-    while (share := progress["step"] / steps if steps else progress["minutes"] / (minutes or 1)) < 1:
+    while (share := _share(progress, recipe, steps, minutes)) < 1:
         step, reading = int(progress["step"]), share < recipe.reading
         in_stage = step - (0 if reading else int(progress["reading_steps"]))
         errands = round(recipe.errands[0] + (recipe.errands[1] - recipe.errands[0]) * share)
@@ -301,10 +309,21 @@ def pretrain(
         progress["reading_steps"] += reading
         progress["minutes"] = (time.perf_counter() - begun) / 60
         if progress["step"] % every == 0 or progress["step"] == steps:
-            row = _mark(out, work, progress, losses, told)
+            row = _mark(out, work, progress, losses, glances, told)
     if not row or row["step"] != progress["step"]:
-        row = _mark(out, work, progress, losses, told)
+        row = _mark(out, work, progress, losses, glances, told)
     return row
+
+
+def _share(progress: dict[str, float], recipe: Recipe, steps: int | None, minutes: float | None) -> float:
+    """How much of the work is done; 1 ends it."""
+    if steps is None:
+        return progress["minutes"] / (minutes or 1.0)
+    if progress["step"] >= steps:
+        return 1.0
+    work = steps / (recipe.reading / READING_COST + 1 - recipe.reading)
+    done = progress["step"] - (1 - READING_COST) * progress["reading_steps"]
+    return min(done / work, 0.999)
 
 
 def _rate(recipe: Recipe, share: float, in_stage: int) -> float:
@@ -314,11 +333,16 @@ def _rate(recipe: Recipe, share: float, in_stage: int) -> float:
 
 
 def _mark(
-    out: Path, work: Pretraining, progress: dict[str, float], losses: dict[str, float], told: Callable[..., None]
+    out: Path,
+    work: Pretraining,
+    progress: dict[str, float],
+    losses: dict[str, float],
+    glances: int,
+    told: Callable[..., None],
 ) -> dict[str, Any]:
     work.model.save_pretrained(out)
     work.save(out / STATE_FILE, progress)
-    scores = glance(work.model, work.packer)
+    scores = glance(work.model, work.packer, glances)
     row = {**progress, **{f"loss_{name}": round(value, 4) for name, value in losses.items()}, **scores}
     with (out / LOG_FILE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
