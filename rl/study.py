@@ -137,24 +137,25 @@ def correlation(
 
     rng = np.random.default_rng(0)
     picks = rng.integers(0, len(a), size=(resamples, len(a)))
-    whole = _pearson(a, b)
-    left = [_pearson(np.delete(a, k), np.delete(b, k)) for k in range(len(a))]
-    lever = int(np.argmax(np.abs(np.nan_to_num(np.array(left), nan=whole) - whole)))
-    drawn = np.array([_pearson(a[pick], b[pick]) for pick in picks])
-    ranks = np.array([_pearson(rankdata(a[pick]), rankdata(b[pick])) for pick in picks])
+    others = np.array([np.delete(np.arange(len(a)), k) for k in range(len(a))])
+    whole = float(_pearson(a, b))
+    left = _pearson(a[others], b[others])
+    drawn = _pearson(a[picks], b[picks])
+    ranks = _pearson(rankdata(a[picks], axis=1), rankdata(b[picks], axis=1))
     return Correlation(
         whole,
         _percentiles(drawn[~np.isnan(drawn)]),
         (float(np.nanmin(left)), float(np.nanmax(left))),
-        names[lever],
-        _pearson(rankdata(a), rankdata(b)),
+        names[int(np.nanargmax(np.abs(left - whole)))],
+        float(_pearson(rankdata(a), rankdata(b))),
         _percentiles(ranks[~np.isnan(ranks)]),
         len(a),
     )
 
 
-def _pearson(a: Values, b: Values) -> float:
-    """NaN where one of them does not vary."""
-    u, v = a - a.mean(), b - b.mean()
-    norm = float(np.sqrt((u @ u) * (v @ v)))
-    return float(u @ v) / norm if norm > 1e-12 else float("nan")
+def _pearson(a: Values, b: Values) -> Values:
+    """Along the last axis; NaN where one of the two does not vary."""
+    u, v = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
+    norm = np.sqrt((u * u).sum(axis=-1) * (v * v).sum(axis=-1))
+    shared = (u * v).sum(axis=-1)
+    return np.divide(shared, norm, out=np.full_like(norm, np.nan), where=norm > 1e-12)

@@ -72,7 +72,7 @@ def score(
         "exam": known.exam if known else "short",
         "train": training_of(study, job) if known else None,
         "score": {"wall": round(time.monotonic() - wall, 1), "cpu": round(time.process_time() - cpu, 1)},
-        "base": {"path": chosen.base, "weights": weights_digest(Path(chosen.base))},
+        "base": {"name": Path(chosen.base).name, "weights": weights_digest(Path(chosen.base))},
         "weights": weights_digest(Path(model)),
         "worlds": {name: world.model_dump() for name, world in chosen.worlds.items()},
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -21,6 +21,7 @@ from launch.study.score import read_record
 from rl.runlog import read_json, write_json
 
 SUFFIX = ".jsonl.gz"
+WAIT = 5.0
 SAFETY = 1.15
 """An estimate is taken this many times before a job is started with it."""
 
@@ -103,7 +104,7 @@ def run(study: Study, only: Sequence[str], minutes: float, workers: int) -> None
                 while (found := _next(study, todo, end)) is None:
                     if not study.taken and not study.elsewhere:
                         return
-                    turn.wait(5)
+                    turn.wait(WAIT)
                 job, lock = found
                 study.taken.add(job)
             try:
@@ -211,14 +212,14 @@ def training_of(study: Study, job: Job) -> dict[str, Any] | None:
         return None
     folder = study.out / job.name
     run, result = read_json(folder / "train" / "run.json"), read_json(folder / "train" / "metrics.json")
+    before = source(study.plan, job)
+    cost = folder / "cost.json"  # not there when this program was killed while the training it had started went on
     return {
-        **(
-            read_json(folder / "cost.json")
-            if (folder / "cost.json").exists()
-            else {"wall": result["seconds"], "cpu": None}
-        ),
+        **(read_json(cost) if cost.exists() else {"wall": round(result["seconds"], 1), "cpu": None}),
         "updates": result["updates"],
         "turns": result["sampled_turns"],
-        "config": run["config"],
+        "after": before.name if before else "base",
+        "config": {section: run["config"][section] for section in ("method", "training")},
+        "images": run["config"]["model"]["images"],
         "data": run["data"]["digest"],
     }

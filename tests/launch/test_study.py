@@ -1,0 +1,361 @@
+"""guiderail study: the plan, the jobs, the records, and what is made of them."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.errors import DataError, SetupError
+from envs.episodes import load_episodes
+from envs.pocket.record import record as record_pocket
+from launch import parts
+from launch.study import run as running
+from launch.study import score
+from launch.study.digest import METRICS, load, points
+from launch.study.plan import CONFIGS, SHIPPED, Job, as_arguments, jobs, load_plan, overrides, source
+from launch.study.run import Study, run
+from launch.study.tables import markdown
+from rl.config import load_config
+from rl.runlog import write_json
+
+PLAN = """
+base: models/tiny
+episodes: 4
+seeds: [0, 1]
+worlds: {train: {split: train, seed: 0}, test: {split: test, seed: 1}, heldout: {split: heldout, seed: 1}}
+exams:
+  full: {live: {test: 3, heldout: 1}, sop: {test: 4}, steps: {test: 2}, minutes: 1}
+  short: {live: {test: 2}, sop: {test: 2}, steps: {test: 1}, minutes: 1}
+recipes:
+  sft: {config: tiny_sft.yaml, set: {training.max_steps: 3}, minutes: 2}
+  semi: {config: tiny_semi_online.yaml, set: {method.max_turns: 9, method.gamma: 0.5}, minutes: 2}
+arms:
+  base: {title: base, seeds: [0], exam: short}
+  sft: {title: SFT, recipe: sft}
+  semi_1: {title: + RL, recipe: semi, after: sft, against: [sft]}
+  gamma_0: {title: gamma 0, recipe: semi, after: sft, set: {method.gamma: 0}, exam: short, part: ablations, against: [semi_1]}
+"""
+
+
+@pytest.fixture
+def plan_path(tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text(PLAN)
+    return path
+
+
+@pytest.fixture
+def study(tmp_path, plan_path, monkeypatch):
+    monkeypatch.setattr(running, "prepare", lambda study: None)
+    return Study(load_plan(plan_path), plan_path, tmp_path / "out", tmp_path / "records")
+
+
+@pytest.fixture
+def spent(study, monkeypatch):
+    """Commands that jobs would have started, in order; each leaves what the real one would."""
+    done = []
+
+    def spend(arguments, log, lock):
+        done.append(arguments[0] if arguments[0] == "train" else " ".join(arguments[4:7:2]))
+        if arguments[0] == "train":
+            folder = Path(arguments[-1])
+            done[-1] = f"train {folder.parent.name}"
+            folder.mkdir(parents=True)
+            write_json(folder / "metrics.json", {})
+        else:
+            arm, seed = arguments[4], int(arguments[6])
+            done[-1] = f"score {arm}-{seed}"
+            leave(study.records, arm, seed)
+        return {"wall": 1.0, "cpu": 1.0}
+
+    monkeypatch.setattr(running, "_spend", spend)
+    return done
+
+
+def leave(records, arm, seed, live=(1, 0, 1), matched=(4, 2, 0), wall=60.0):
+    """A record with these live outcomes and SOP progress of 4-step episodes; every other task is a memory task."""
+    lines = [
+        {"kind": "live", "world": "test", "task": f"t{k}", "memory": k % 2, "ok": ok, "turns": 5, "told": 2}
+        for k, ok in enumerate(live)
+    ]
+    lines += [
+        {"kind": "sop", "world": "test", "task": f"t{k}", "memory": k % 2, "of": 4, "matched": s, "turns": 4}
+        | {"told": 2, "due": 2, "noted": 1}
+        for k, s in enumerate(matched)
+    ]
+    lines += [
+        {"kind": "steps", "world": "test", "task": f"t{k}", "memory": k % 2, "n": 4, "type": 4, "exact": min(4, s + 1)}
+        | {"touch": 2, "hit": 1}
+        for k, s in enumerate(matched)
+    ]
+    train = None if arm == "base" else {"wall": wall, "cpu": wall, "updates": 3, "turns": 100}
+    header = {"study": 1, "arm": arm, "seed": seed, "train": train, "score": {"wall": wall, "cpu": wall}}
+    score.write_record(records / f"{arm}-{seed}.jsonl.gz", header, lines)
+
+
+# ------------------------------------------------------------------------------------------------------------ the plan
+
+
+def test_the_shipped_plan_trains_what_it_says():
+    plan = load_plan(SHIPPED)
+    assert len(plan.seeds) >= 5
+    assert plan.exams["full"].live["test"] >= 1000
+    for job in jobs(plan):
+        arm = plan.arms[job.arm]
+        if not arm.recipe:
+            continue
+        config = load_config(CONFIGS / plan.recipes[arm.recipe].config, as_arguments(overrides(plan, job)))
+        assert config.training["seed"] == job.seed
+    rl = {load_config(CONFIGS / r.config, as_arguments(r.set)).method.max_turns for r in plan.recipes.values()} - {None}
+    assert len(rl) == 1, "RL arms are given the same samples"
+
+
+def test_jobs_go_seed_by_seed_and_start_from_their_own_seed(study):
+    names = [job.name for job in jobs(study.plan)]
+    assert names == ["base-0", "sft-0", "semi_1-0", "gamma_0-0", "sft-1", "semi_1-1", "gamma_0-1"]
+    assert source(study.plan, Job("semi_1", 1)) == Job("sft", 1)
+    assert source(study.plan, Job("sft", 1)) is None
+    assert overrides(study.plan, Job("gamma_0", 1)) == {"method.max_turns": 9, "method.gamma": 0, "training.seed": 1}
+    assert [job.name for job in jobs(study.plan, ["base"])] == ["base-0"]
+
+
+def test_a_shared_start_serves_every_seed(plan_path):
+    plan_path.write_text(PLAN.replace("sft: {title: SFT,", "sft: {title: SFT, seeds: [0],"))
+    assert source(load_plan(plan_path), Job("semi_1", 1)) == Job("sft", 0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("after: sft, against: [sft]", "after: stf", "did you mean 'sft'"),
+        ("recipe: sft}", "recipe: sfft}", "did you mean 'sft'"),
+        ("after: sft, against: [sft]", "after: base", "base trains nothing"),
+        ("live: {test: 2}", "live: {tset: 2}", "did you mean 'test'"),
+        ("seeds: [0, 1]", "seed: [0, 1]", "Extra inputs"),
+    ],
+)
+def test_mistakes_in_a_plan_are_named(plan_path, old, new, message):
+    plan_path.write_text(PLAN.replace(old, new, 1))
+    with pytest.raises(SetupError, match=message):
+        load_plan(plan_path)
+
+
+def test_an_unknown_arm_is_named(study):
+    with pytest.raises(SetupError, match="did you mean 'semi_1'"):
+        jobs(study.plan, ["semi1"])
+
+
+# ------------------------------------------------------------------------------------------------------------ the jobs
+
+
+def test_every_job_leaves_a_record_and_what_it_starts_from_comes_first(study, spent):
+    run(study, [], 60, 1)
+    assert spent[:4] == ["score base-0", "train sft-0", "score sft-0", "train semi_1-0"]
+    assert len(spent) == 6 + 7
+    before = len(spent)
+    run(study, [], 60, 2)
+    assert len(spent) == before, "nothing is left to do"
+
+
+def test_a_lost_model_is_trained_again_but_not_scored_again(study, spent):
+    leave(study.records, "sft", 0)
+    run(study, ["semi_1"], 60, 2)
+    assert "train sft-0" in spent
+    assert "score sft-0" not in spent
+    assert spent.index("train sft-0") < spent.index("train semi_1-0")
+
+
+def test_a_job_that_does_not_fit_is_not_started(study, spent):
+    run(study, [], 2.0, 1)
+    assert spent == ["score base-0"], "SFT is guessed to take three minutes"
+    run(study, [], 3.6, 1)
+    assert spent[1:3] == ["train sft-0", "score sft-0"]
+
+
+def test_a_record_knows_better_than_the_plan_how_long_it_takes(study):
+    assert study.estimate(Job("sft", 1)) == pytest.approx(1.15 * 180)
+    leave(study.records, "sft", 0, wall=500.0)
+    assert study.estimate(Job("sft", 1)) == pytest.approx(1.15 * 1000)
+
+
+def test_a_failed_job_is_reported_and_stops_what_depends_on_it(study, monkeypatch):
+    tried = []
+
+    def spend(arguments, log, lock):
+        tried.append(arguments[0])
+        raise SetupError("no luck")
+
+    monkeypatch.setattr(running, "_spend", spend)
+    with pytest.raises(SetupError, match=r"3 jobs failed: base-0, sft-0, sft-1"):
+        run(study, [], 60, 1)
+    assert tried == ["study", "train", "train"]
+
+
+def test_a_command_that_fails_says_why(tmp_path):
+    with pytest.raises(SetupError, match=r"gate ended with 2: .*log"):
+        running._spend(["gate", str(tmp_path / "nowhere")], tmp_path / "log", running._lock(tmp_path / "job"))
+    assert "nowhere" in (tmp_path / "log").read_text()
+
+
+def test_the_lock_outlives_a_killed_parent(tmp_path):
+    """A child keeps the lock it was handed, so that nobody works in its folder after its parent was killed."""
+    lock = running._lock(tmp_path / "job")
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(lock,))
+    os.close(lock)
+    assert running._lock(tmp_path / "job") is None
+    child.communicate(b"\n")
+    free = running._lock(tmp_path / "job")
+    assert free is not None
+    os.close(free)
+
+
+def test_what_another_process_is_at_is_waited_for(study, spent, monkeypatch):
+    """The other one leaves its record and lets go; the job is then found done."""
+    lock = running._lock(study.out / "base-0")
+    real, asked = running._next, []
+
+    def next_job(study, todo, end):
+        asked.append(1)
+        if len(asked) == 2:
+            leave(study.records, "base", 0)
+            os.close(lock)
+        return real(study, todo, end)
+
+    monkeypatch.setattr(running, "_next", next_job)
+    monkeypatch.setattr(running, "WAIT", 0.01)
+    run(study, ["base"], 60, 1)
+    assert spent == []
+    assert study.record(Job("base", 0)).exists()
+
+
+# --------------------------------------------------------------------------------------------------------- the records
+
+
+def test_a_record_is_the_same_bytes_for_the_same_content(tmp_path):
+    for name in ("a", "b"):
+        leave(tmp_path / name, "sft", 0)
+        time.sleep(0.01)
+    assert (tmp_path / "a" / "sft-0.jsonl.gz").read_bytes() == (tmp_path / "b" / "sft-0.jsonl.gz").read_bytes()
+
+
+def test_a_broken_record_is_named(tmp_path):
+    (tmp_path / "x-0.jsonl.gz").write_bytes(b"nonsense")
+    with pytest.raises(DataError, match=r"x-0\.jsonl\.gz"):
+        load(tmp_path)
+    with pytest.raises(SetupError, match="guiderail study pocket"):
+        load(tmp_path / "nothing")
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study") / "test"
+    record_pocket(folder, 26, seed=1, split="test")
+    return folder
+
+
+def test_the_expert_sits_the_exam(recording, plan_path, monkeypatch):
+    """It matches everything, and notes what is due about as often as its thoughts are informative."""
+    text = PLAN.replace("live: {test: 3, heldout: 1}, sop: {test: 4}", "live: {}, sop: {test: 26}")
+    plan_path.write_text(text)
+    loaded, real = load_episodes(recording), parts.acting
+    monkeypatch.setattr(score.parts, "acting", lambda ask: real(parts.Ask(agent="expert"), loaded.episodes))
+    monkeypatch.setattr(score.parts, "dataset", lambda *a: replace(loaded, episodes=loaded.episodes[: a[-1]]))
+    lines = list(score.examine(load_plan(plan_path), "full", "m", recording.parent))
+    walks = [line for line in lines if line["kind"] == "sop"]
+    assert len(walks) == 26
+    assert all(line["matched"] == line["of"] == line["turns"] for line in walks)
+    steps = [line for line in lines if line["kind"] == "steps"]
+    assert len(steps) == 2
+    assert all(line["exact"] == line["type"] == line["n"] and line["hit"] == line["touch"] for line in steps)
+    due, noted = sum(line["due"] for line in walks), sum(line["noted"] for line in walks)
+    assert due > 10
+    assert 0.25 < noted / due < 0.75
+
+
+def test_an_agent_that_knows_nothing_sits_the_exam(recording, plan_path, monkeypatch):
+    real = parts.acting
+    monkeypatch.setattr(score.parts, "acting", lambda ask: real(parts.Ask(agent="random")))
+    lines = list(score.examine(load_plan(plan_path), "full", "m", recording.parent))
+    kinds = [(line["kind"], line["world"]) for line in lines]
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        ("sop", "test"): 4,
+        ("steps", "test"): 2,
+        ("live", "test"): 3,
+        ("live", "heldout"): 1,
+    }
+    assert all(line["ok"] == 0 for line in lines if line["kind"] == "live")
+    sop, live = ({line["task"] for line in lines if line["kind"] == kind} for kind in ("sop", "live"))
+    assert len(sop & live) == 3, "live tasks are the recorded ones, disturbed"
+
+
+def test_what_a_careful_expert_notes(recording):
+    episodes = {str(e.meta["template"]): e for e in load_episodes(recording).episodes}
+    two = episodes["call_two"]
+    due = score.notes(two, "easy", (160, 288))
+    assert len(due) == len(two.steps)
+    assert not due[0]
+    assert frozenset([two.meta["params"]["a"]]) in due
+    assert not any(score.notes(episodes["toggle"], "easy", (160, 288)))
+
+
+@pytest.mark.parametrize(("thought", "expected"), [(None, False), ("", False), ("tap it", False), ("tap Anna", True)])
+def test_thoughts_that_say_something(thought, expected):
+    assert score.tells(thought) is expected
+
+
+# ----------------------------------------------------------------------------------------------------- what is made of it
+
+
+@pytest.fixture
+def records(study):
+    leave(study.records, "base", 0, (0, 0), (0, 0))
+    for seed in (0, 1):
+        leave(study.records, "sft", seed, (1, 0, 0, 0), (4, 1, 0, 2))
+        leave(study.records, "semi_1", seed, (1, 1, seed, 0), (4, 4, 1 + seed, 2))
+    leave(study.records, "gamma_0", 0, (1, 0), (4, 2))
+    leave(study.records, "stray", 0, (0, 0, 1), (1, 0, 4))
+    return study.records
+
+
+def test_the_tables_hold_the_records_numbers(study, records):
+    text = markdown(study.plan, records)
+    assert "6 of 7 planned checkpoints have a record; 7 records in all" in text
+    rows = {line.split("|")[1].strip(): line for line in text.split("### Differences")[0].splitlines() if "|" in line}
+    assert "| 25.0 [" in rows["SFT"]
+    assert "| 62.5 [" in rows["+ RL"]
+    gap = next(line for line in text.splitlines() if line.startswith("| + RL minus SFT"))
+    assert "+37.5 [" in gap
+    assert "2 of 2" in gap
+    assert "| + RL | 2 | 100 | 3 | 1.0 | 1.0 | 1.0 |" in text
+    assert "gamma 0 minus RL" in text
+
+
+def test_no_checkpoint_is_left_out_and_all_are_compared_on_the_same_tasks(study, records):
+    names, x, y = points(load(records), "SOP TSR")
+    assert len(names) == 7
+    assert "stray-0" in names
+    by_name = dict(zip(names, zip(x, y, strict=True), strict=True))
+    assert by_name["semi_1-1"] == (1.0, 1.0), "of the two tasks that every checkpoint met"
+    assert by_name["base-0"] == (0.0, 0.0)
+    assert "| SOP TSR | 7 |" in markdown(study.plan, records)
+
+
+def test_unscored_tasks_are_nobodys_failure(tmp_path):
+    leave(tmp_path, "sft", 0, (1, None, 0))
+    tops, bottoms = METRICS["online"].of(load(tmp_path)[0])
+    assert tops == {"t0": 1.0, "t2": 0.0}
+    assert bottoms == {"t0": 1.0, "t2": 1.0}
+
+
+def test_the_plots_are_the_same_for_the_same_records(study, records, tmp_path):
+    from launch.study.plots import draw
+
+    first, again = draw(study.plan, records, tmp_path / "a"), draw(study.plan, records, tmp_path / "b")
+    assert {path.name for path in first} == {
+        f"{name}.{kind}" for name in ("online", "ablations", "metrics") for kind in ("png", "svg")
+    }
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
