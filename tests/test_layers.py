@@ -24,6 +24,8 @@ TORCH_FILES = {
     "rl/batch.py",
     "rl/checkpoints.py",
     "rl/engine.py",
+    "rl/packs.py",
+    "rl/pretrain.py",
     "rl/likelihood.py",
     "rl/vllm.py",
     "rl/trainer.py",
