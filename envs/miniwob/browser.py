@@ -17,6 +17,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from miniwob.fields import get_field_extractor
@@ -104,7 +105,10 @@ return null;
 
 class _Instance(SeleniumInstance):  # type: ignore[misc]
     """The package's instance with a driver that survives small containers and never outlives this process: Chromium ends
-    with the pipe to its driver, and the driver by a signal when we end."""
+    with the pipe to its driver, and the driver by a signal when we end. Both write to `folder`, which is ours to remove:
+    a killed browser leaves megabytes behind."""
+
+    folder: TemporaryDirectory[str]
 
     def create_driver(self) -> None:
         options = webdriver.ChromeOptions()
@@ -112,7 +116,9 @@ class _Instance(SeleniumInstance):  # type: ignore[misc]
             options.add_argument(flag)
         options.unhandled_prompt_behavior = "dismiss"
         options.binary_location, driver = find_browser()
-        service = Service(executable_path=driver, popen_kw={"preexec_fn": _die_with_parent})
+        self.folder = TemporaryDirectory(prefix="guiderail-", ignore_cleanup_errors=True)
+        place = {**os.environ, "TMPDIR": self.folder.name}
+        service = Service(executable_path=driver, env=place, popen_kw={"preexec_fn": _die_with_parent})
         self.driver = webdriver.Chrome(service=service, options=options)
         self.driver.set_page_load_timeout(30)
         self.driver.set_script_timeout(30)
@@ -218,6 +224,7 @@ class Browser:
             if self.broken:
                 process.kill()
             self.driver.quit()
+        self._instance.folder.cleanup()
 
 
 class BrowserDevice:

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -135,7 +136,8 @@ def test_a_killed_browser_is_a_crash_and_the_next_attempt_gets_a_new_one():
         task = site.task("click-test/1")
         going = attempt(task, dialogue=TALK)
         next(going)
-        process = task._browser.driver.service.process
+        killed = task._browser
+        process = killed.driver.service.process
         children = [int(p) for p in os.popen(f"pgrep -P {process.pid}").read().split()]
         for child in children:
             os.kill(child, signal.SIGKILL)
@@ -146,8 +148,11 @@ def test_a_killed_browser_is_a_crash_and_the_next_attempt_gets_a_new_one():
             going.throw(EnvCrashed("seen"))
         assert stop.value.value.success is None
         assert play(site.task("click-test/1"), TALK).success is True
+        folders = [Path(browser._instance.folder.name) for browser in (killed, *site._pool._free)]
+        assert [bool(folder.exists() and [*folder.iterdir()]) for folder in folders] == [False, True]
     finally:
         site.close()
+    assert not any(folder.exists() for folder in folders)
 
 
 @pytest.mark.slow
