@@ -27,9 +27,10 @@ from torch import Tensor
 from agent.dialogue import Dialogue
 from agent.encode import Encoded, pad_left
 from agent.errors import PromptTooLong, SetupError
-from agent.local import LocalPolicy, plain_model
+from agent.local import LocalPolicy
 from agent.policy import Policy
 from agent.types import Episode, Prompt, clean_turn
+from agent.vision import plain_model
 from envs.replay import expert_prompt
 from rl.statistics import Interval, clustered
 
