@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from rl.statistics import Interval, Values, wilson
 Outcomes = Mapping[int, Mapping[str, float]]
 """seed -> task -> value in [0, 1]; a task without a score is left out."""
 
-RESAMPLES = 4000
+RESAMPLES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +90,18 @@ def _matrices(outcomes: Outcomes, weights: Outcomes | None) -> tuple[Values, Val
 
 def _resampled(values: Values, counts: Values, resamples: int) -> tuple[float, Values]:
     """The share, and its values under draws of seeds and, independently, of tasks with replacement."""
-    rng = np.random.default_rng(0)
-    seeds, tasks = values.shape
-    rows = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples).astype(np.float64)
-    columns = rng.multinomial(tasks, np.full(tasks, 1 / tasks), size=resamples).astype(np.float64)
+    rows, columns = (_draws(n, resamples, axis) for axis, n in enumerate(values.shape))
     tops = ((rows @ values) * columns).sum(axis=1)
     bottoms = ((rows @ counts) * columns).sum(axis=1)
     drawn = tops[bottoms > 0] / bottoms[bottoms > 0]
     return float(values.sum() / counts.sum()), drawn
+
+
+@lru_cache(maxsize=12)
+def _draws(n: int, resamples: int, stream: int) -> Values:
+    """Shape (resamples, n): how often each of n things is drawn."""
+    rng = np.random.default_rng((stream, n))
+    return rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
 
 
 def _percentiles(drawn: Values) -> Interval:
@@ -158,4 +163,5 @@ def _pearson(a: Values, b: Values) -> Values:
     u, v = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
     norm = np.sqrt((u * u).sum(axis=-1) * (v * v).sum(axis=-1))
     shared = (u * v).sum(axis=-1)
-    return np.divide(shared, norm, out=np.full_like(norm, np.nan), where=norm > 1e-12)
+    found: Values = np.divide(shared, norm, out=np.full_like(norm, np.nan), where=norm > 1e-12)
+    return found

@@ -33,7 +33,7 @@ def markdown(plan: Plan, records: Path) -> str:
         group = {name: row for name, row in comparison.items() if name == "semi_1"} | ablations
         sections.append(_section("Ablations", _rates(plan, group, _RATES)))
         sections.append(_section("Ablations: differences (points)", _differences(plan, found, ablations)))
-    sections.append(_section("Which metric tells online success", _correlations(found)))
+    sections.append(_section("Which metric tells online success", _correlations(plan, found)))
     sections.append(_section("Every checkpoint", _checkpoints(found)))
     return "\n\n".join(sections) + "\n"
 
@@ -130,26 +130,21 @@ def _costs(plan: Plan, found: list[Checkpoint]) -> str:
     return _table(head, rows)
 
 
-def _correlations(found: list[Checkpoint]) -> str:
+def _correlations(plan: Plan, found: list[Checkpoint]) -> str:
+    """Over all checkpoints, none left out; and over those trained from the SFT checkpoint alone, where the range is small."""
+    planned = {name for name, arm in plan.arms.items() if arm.after and arm.part != "metrics"}
     rows = []
-    for name in AGAINST:
-        names, x, y = points(found, name)
-        made = correlation(names, x, y)
-        if made is None:
-            rows.append([name, str(len(x)), "-", "-", "-", "-", "-"])
-            continue
-        rows.append(
-            [
-                name,
-                str(made.n),
-                _number(made.pearson, made.interval),
-                f"{made.pearson**2:.2f}",
-                f"{made.drop_one[0]:.3f} to {made.drop_one[1]:.3f}",
-                made.lever,
-                _number(made.spearman, made.spearman_interval),
-            ]
-        )
-    head = ["against online success", "checkpoints", "Pearson r", "R²", "r with one left out", "most by", "Spearman"]
+    for which, chosen in (("all", found), ("after SFT only", [c for c in found if c.arm in planned])):
+        for name in AGAINST:
+            names, x, y = points(chosen, name)
+            made = correlation(names, x, y)
+            if made is None:
+                rows.append([name, which, str(len(x)), "-", "-", "-", "-", "-"])
+                continue
+            left = f"{made.drop_one[0]:.3f} to {made.drop_one[1]:.3f}"
+            r, rank = _number(made.pearson, made.interval), _number(made.spearman, made.spearman_interval)
+            rows.append([name, which, str(made.n), r, f"{made.pearson**2:.2f}", left, made.lever, rank])
+    head = ["metric", "checkpoints", "n", "Pearson r", "R²", "r with one left out", "most by", "Spearman"]
     return _table(head, rows)
 
 

@@ -341,7 +341,7 @@ def test_no_checkpoint_is_left_out_and_all_are_compared_on_the_same_tasks(study,
     by_name = dict(zip(names, zip(x, y, strict=True), strict=True))
     assert by_name["semi_1-1"] == (1.0, 1.0), "of the two tasks that every checkpoint met"
     assert by_name["base-0"] == (0.0, 0.0)
-    assert "| SOP TSR | 7 |" in markdown(study.plan, records)
+    assert "| SOP TSR | all | 7 |" in markdown(study.plan, records)
 
 
 def test_unscored_tasks_are_nobodys_failure(tmp_path):
