@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any
 
 WORLDS = {
-    "pocket": ["pocket", "--tasks", "400"],
-    "pocket through the adb client": ["pocket", "--device", "adb", "--tasks", "80"],
+    "pocket": ["pocket", "--tasks", "1200"],
+    "pocket through the adb client": ["pocket", "--device", "adb", "--tasks", "160"],
     "MiniWoB++ (smoke)": ["miniwob", "--suite", "smoke", "--seeds", "10"],
-    "AndroidWorld on pocket": ["android-world", "--device", "pocket"],
+    "AndroidWorld on pocket": ["android-world", "--device", "pocket", "--combinations", "2"],
 }
 NEEDS = {"miniwob": "miniwob", "android-world": "android_world", "pocket": "android_env"}
 
@@ -177,7 +177,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()
     machine = f"{os.cpu_count()} x {platform.machine()}, Python {platform.python_version()}"
-    made = {"machine": machine, "date": time.strftime("%Y-%m-%d"), "load_before": os.getloadavg()[0]}
+    command = f"python benchmarks/live.py {options.part}"
+    made = {
+        "machine": machine,
+        "command": command,
+        "date": time.strftime("%Y-%m-%d"),
+        "load_before": os.getloadavg()[0],
+    }
     made |= {name: PARTS[name]() for name in PARTS if options.part in (name, "both")}
     if options.out is not None:
         options.out.write_text(json.dumps(made, indent=2) + "\n")
