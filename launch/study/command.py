@@ -12,6 +12,7 @@ import typer
 from agent.errors import SetupError
 from launch import parts, show
 from launch.study.plan import SHIPPED, Job, load_plan
+from launch.study.records import weights_digest, write_record
 from launch.study.run import Study, prepare, training_of
 from launch.study.run import run as run_study
 
@@ -31,7 +32,7 @@ def pocket(
     records: Records = Path("docs/study"),
     minutes: Annotated[float, typer.Option(help="start no job that would not be done by then")] = 150.0,
     workers: Annotated[int, typer.Option(help="jobs side by side, one thread each")] = 2,
-    only: Annotated[list[str] | None, typer.Option(help="this arm (may be given several times)")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="this arm or part (may be given several times)")] = None,
     plan: PlanOption = SHIPPED,
     base: Base = None,
 ) -> None:
@@ -56,7 +57,8 @@ def score(
     """Put one checkpoint through a study's exam and leave its record; any model, also one the study did not train."""
     parts.require("torch", "train")
     parts.require("android_env", "android")
-    from launch.study.score import examine, weights_digest, write_record
+    from agent.shipped import shipped
+    from launch.study.score import examine
     from rl.runlog import versions
 
     chosen, job = load_plan(plan, base), Job(arm, seed)
@@ -72,8 +74,8 @@ def score(
         "exam": known.exam if known else "short",
         "train": training_of(study, job) if known else None,
         "score": {"wall": round(time.monotonic() - wall, 1), "cpu": round(time.process_time() - cpu, 1)},
-        "base": {"name": Path(chosen.base).name, "weights": weights_digest(Path(chosen.base))},
-        "weights": weights_digest(Path(model)),
+        "base": {"name": Path(chosen.base).name, "weights": weights_digest(Path(shipped(chosen.base)))},
+        "weights": weights_digest(Path(shipped(model))),
         "worlds": {name: world.model_dump() for name, world in chosen.worlds.items()},
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "cores": os.cpu_count(),

@@ -9,8 +9,7 @@ from typing import Any
 
 from agent.errors import SetupError
 from launch.study.plan import Plan
-from launch.study.run import SUFFIX
-from launch.study.score import Line, read_record
+from launch.study.records import SUFFIX, Line, read_record
 from rl.study import Mean, mean
 
 Value = Callable[[Line], tuple[float, float] | None]

@@ -132,13 +132,21 @@ def load_plan(path: Path, base: str | None = None) -> Plan:
 
 
 def jobs(plan: Plan, only: Sequence[str] = ()) -> list[Job]:
-    """Every arm of the first seed, then of the second, ...; within a seed in the plan's order."""
+    """Part by part in the plan's order; in each every arm of the first seed, then of the second, ... `only`: of these arms
+    or parts."""
+    parts = list(dict.fromkeys(arm.part for arm in plan.arms.values()))
     for name in only:
-        if name not in plan.arms:
-            raise SetupError(f"no arm {name!r}{nearest(name, plan.arms)}")
-    every = sorted({seed for arm in plan.arms.values() for seed in seeds_of(plan, arm)})
-    chosen = {name: arm for name, arm in plan.arms.items() if not only or name in only}
-    return [Job(name, seed) for seed in every for name, arm in chosen.items() if seed in seeds_of(plan, arm)]
+        if name not in plan.arms and name not in parts:
+            raise SetupError(f"no arm {name!r}{nearest(name, [*plan.arms, *parts])}")
+    chosen = {name: arm for name, arm in plan.arms.items() if not only or name in only or arm.part in only}
+    every = sorted({seed for arm in chosen.values() for seed in seeds_of(plan, arm)})
+    return [
+        Job(name, seed)
+        for part in parts
+        for seed in every
+        for name, arm in chosen.items()
+        if arm.part == part and seed in seeds_of(plan, arm)
+    ]
 
 
 def seeds_of(plan: Plan, arm: Arm) -> tuple[int, ...]:

@@ -17,10 +17,9 @@ from typing import Any
 from agent.errors import SetupError
 from launch import show
 from launch.study.plan import CONFIGS, Job, Plan, as_arguments, jobs, overrides, source
-from launch.study.score import read_record
+from launch.study.records import SUFFIX, read_record
 from rl.runlog import read_json, write_json
 
-SUFFIX = ".jsonl.gz"
 WAIT = 5.0
 SAFETY = 1.15
 """An estimate is taken this many times before a job is started with it."""

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-from agent.errors import DataError
 from agent.types import Episode, Rollout
 from envs.match import RULES
 from envs.pocket.expert import VAGUE
@@ -20,12 +14,12 @@ from envs.pocket.tasks import demonstrate, task
 from envs.pocket.templates import TEMPLATES
 from launch import parts
 from launch.study.plan import Plan
+from launch.study.records import Line
 from rl.evaluate import evaluate_offline, evaluate_sop
 from rl.live import Bench, Board, Images, Job, Row, work
 from rl.sop import touches
 
 WIDTH = 64
-Line = dict[str, Any]
 
 _FILLERS = frozenset(["done", "now", "code", "is", "undo", "too", "much"])
 _TEMPLATES = {template.name: template for template in TEMPLATES}
@@ -137,33 +131,3 @@ def notes(episode: Episode, style: str, size: tuple[int, int]) -> list[frozenset
         want = template.want(phone, made.params, ())
         found.append(frozenset(want.say.split()) - _FILLERS if want else frozenset())
     return found
-
-
-# ------------------------------------------------------------------------------------------------------------- records
-
-
-def write_record(path: Path, header: Mapping[str, Any], lines: Iterable[Line]) -> None:
-    """Header and lines as gzipped JSONL, whole or not at all; the same content gives the same bytes."""
-    text = "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in (header, *lines))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(gzip.compress(text.encode(), mtime=0))
-    os.replace(partial, path)
-
-
-def read_record(path: Path) -> tuple[dict[str, Any], list[Line]]:
-    """(header, lines). Raises DataError."""
-    try:
-        header, *lines = [json.loads(line) for line in gzip.decompress(path.read_bytes()).decode().splitlines()]
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"{path}:1", f"no record of a study: {error}") from None
-    return header, lines
-
-
-def weights_digest(folder: Path) -> str | None:
-    """SHA-256 over the safetensors of a model folder, first 16 hex digits; None where there are none."""
-    files = sorted(folder.glob("*.safetensors"))
-    total = hashlib.sha256()
-    for file in files:
-        total.update(file.read_bytes())
-    return total.hexdigest()[:16] if files else None

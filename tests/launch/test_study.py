@@ -17,6 +17,7 @@ from launch.study import run as running
 from launch.study import score
 from launch.study.digest import METRICS, load, points
 from launch.study.plan import CONFIGS, SHIPPED, Job, as_arguments, jobs, load_plan, overrides, source
+from launch.study.records import write_record
 from launch.study.run import Study, run
 from launch.study.tables import markdown
 from rl.config import load_config
@@ -94,7 +95,7 @@ def leave(records, arm, seed, live=(1, 0, 1), matched=(4, 2, 0), wall=60.0):
     ]
     train = None if arm == "base" else {"wall": wall, "cpu": wall, "updates": 3, "turns": 100}
     header = {"study": 1, "arm": arm, "seed": seed, "train": train, "score": {"wall": wall, "cpu": wall}}
-    score.write_record(records / f"{arm}-{seed}.jsonl.gz", header, lines)
+    write_record(records / f"{arm}-{seed}.jsonl.gz", header, lines)
 
 
 # ------------------------------------------------------------------------------------------------------------ the plan
@@ -114,13 +115,14 @@ def test_the_shipped_plan_trains_what_it_says():
     assert len(rl) == 1, "RL arms are given the same samples"
 
 
-def test_jobs_go_seed_by_seed_and_start_from_their_own_seed(study):
+def test_jobs_go_part_by_part_seed_by_seed_and_start_from_their_own_seed(study):
     names = [job.name for job in jobs(study.plan)]
-    assert names == ["base-0", "sft-0", "semi_1-0", "gamma_0-0", "sft-1", "semi_1-1", "gamma_0-1"]
+    assert names == ["base-0", "sft-0", "semi_1-0", "sft-1", "semi_1-1", "gamma_0-0", "gamma_0-1"]
     assert source(study.plan, Job("semi_1", 1)) == Job("sft", 1)
     assert source(study.plan, Job("sft", 1)) is None
     assert overrides(study.plan, Job("gamma_0", 1)) == {"method.max_turns": 9, "method.gamma": 0, "training.seed": 1}
     assert [job.name for job in jobs(study.plan, ["base"])] == ["base-0"]
+    assert [job.name for job in jobs(study.plan, ["ablations"])] == ["gamma_0-0", "gamma_0-1"]
 
 
 def test_a_shared_start_serves_every_seed(plan_path):
