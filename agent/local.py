@@ -63,7 +63,8 @@ class LocalPolicy:
         self.model, self.encoder, self.name = model, encoder, name
         self.max_batch, self.max_batch_tokens = max_batch, max_batch_tokens
         self.tricks = tricks or Tricks()
-        self.store = store or VisionStore(encoder, on=self.tricks.share_vision)
+        shared = store if self.tricks.share_vision else None
+        self.store = shared or VisionStore(encoder, on=self.tricks.share_vision)
         self.gate = Gate()
         rows = model.get_input_embeddings().weight
         vocabulary = getattr(rows, "ds_shape", rows.shape)[0]
@@ -230,10 +231,13 @@ def load_policy(
     min_pixels: int | None = None,
     max_prompt_tokens: int = 12288,
     max_batch: int = 64,
+    tricks: Tricks | None = None,
+    features: Path | None = None,
     name: str | None = None,
 ) -> LocalPolicy:
     """A policy from a folder or hub name. `path` may be a PEFT adapter folder; its base model is then loaded first.
 
+    features: a folder to keep vision features in, for other processes and for other checkpoints with the same tower.
     device "auto": a GPU when there is one. dtype "auto": the checkpoint's on a GPU, float32 on a CPU. Raises SetupError
     when the folder, the adapter or the hub is out of reach, or the model is not a supported vision-language model.
     """
@@ -255,7 +259,9 @@ def load_policy(
         min_pixels=min_pixels,
         max_prompt_tokens=max_prompt_tokens,
     )
-    return LocalPolicy(model.eval(), encoder, name, max_batch=max_batch)
+    tricks = tricks or Tricks()
+    store = VisionStore(encoder, folder=features, on=tricks.share_vision)
+    return LocalPolicy(model.eval(), encoder, name, max_batch=max_batch, tricks=tricks, store=store)
 
 
 def load_model(path: str | Path, device: str = "auto", dtype: str = "auto") -> Any:

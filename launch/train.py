@@ -215,6 +215,8 @@ def rl_trainer(scene: Scene, out: Path, log: RunLog | None) -> SemiOnlineTrainer
         max_rows=method.max_rows,
         max_batch=method.width,
         share_prefix=config.update.share_prefix,
+        tricks=config.rollout.tricks(),
+        features=Path(config.rollout.features) if config.rollout.features else None,
         **_common(scene),
     )
 

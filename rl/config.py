@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from agent.dialects import DIALECTS
 from agent.errors import SetupError
+from agent.policy import Tricks
 from envs.match import RULES
 from patch.base import PATCHES
 from rl.advantage import EpisodeMode
@@ -141,6 +142,9 @@ class Rollout(Section):
 
     timeout: seconds to wait for the server to come up. concurrency: requests under way at once, per process. tolerance:
     largest mean difference of a probe token's log-probability between vLLM and the trainer after a weight sync.
+
+    share_vision, share_prefill, drafts: what the local engine may share or foresee (agent.policy.Tricks); no answer changes
+    with them. features: a folder in which all processes of a host keep vision features, over runs too.
     """
 
     engine: Literal["local", "vllm-server", "vllm-colocate"] = "local"
@@ -150,6 +154,13 @@ class Rollout(Section):
     concurrency: int = Field(default=64, ge=1)
     memory: float = Field(default=0.3, gt=0, lt=1)
     tolerance: float = Field(default=0.1, gt=0)
+    share_vision: bool = True
+    share_prefill: bool = True
+    drafts: bool = True
+    features: str | None = None
+
+    def tricks(self) -> Tricks:
+        return Tricks(self.share_vision, self.share_prefill, self.drafts)
 
 
 class Config(Section):

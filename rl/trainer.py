@@ -25,7 +25,7 @@ from trl.trainer.utils import use_adapter
 
 from agent.encode import Encoder
 from agent.local import LocalPolicy, load_encoder
-from agent.policy import Policy
+from agent.policy import Policy, Tricks
 from agent.vision import VisionStore, plain_model
 from rl.batch import Aggregate, collate, pack, with_pixels
 from rl.checkpoints import ExactCheckpoints
@@ -48,6 +48,7 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
     user asked for (default: WORLD_SIZE). Reference of the KL term: the weights (or adapter) training started from.
     share_prefix: rows of a micro-batch share the forward over what they have in common (rl/tree.py). share_vision: a
     frozen tower sees each screenshot once. Same loss and gradients up to rounding; with neither, the forward is TRL's.
+    tricks: what rollouts share. features: a folder for vision features, shared by the processes of a host.
     """
 
     loss_type: str
@@ -68,12 +69,14 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
         max_batch: int = 64,
         share_prefix: bool = True,
         share_vision: bool = True,
+        tricks: Tricks | None = None,
+        features: Path | None = None,
         processes: int | None = None,
         callbacks: list[Any] | None = None,
     ):
         self.encoder = encoder or load_encoder(path)
         self.collect = self.progress = collect
-        self.max_rows, self.max_batch = max_rows, max_batch
+        self.max_rows, self.max_batch, self.tricks = max_rows, max_batch, tricks or Tricks()
         self.windows = args.steps_per_generation // args.gradient_accumulation_steps
         self.generation = -1
         self._fresh_logps: Tensor | None = None
@@ -98,7 +101,7 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
         self.aggregate: Aggregate = "sequences" if self.loss_type == "grpo" else "tokens"
         self.loss_type = "dapo" if self.loss_type == "grpo" else self.loss_type
         check_launch(self.accelerator, args, processes)
-        self.vision = VisionStore(self.encoder, on=share_vision)
+        self.vision = VisionStore(self.encoder, on=share_vision, folder=features)
         plain = plain_model(self.model)
         trees = share_prefix and all(takes_trees(m) for m in (self.model, self.ref_model) if m is not None)
         if share_prefix and not trees:
@@ -186,7 +189,7 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
             self.accelerator.autocast(),
         ):
             store = self.vision if self.vision.on else None
-            yield LocalPolicy(model, self.encoder, name, max_batch=self.max_batch, store=store)
+            yield LocalPolicy(model, self.encoder, name, max_batch=self.max_batch, tricks=self.tricks, store=store)
 
     def _lay_out(self, strands: Sequence[Strand]) -> Layout:
         return lay_out(strands, self.encoder, self._rope, self._pairs)
