@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from agent.codec import Reply
 from agent.dialects import GUIDERAIL, Dialect
@@ -18,14 +19,22 @@ from agent.errors import UnreadableAction
 from agent.screen import ScreenTransform, Vision
 from agent.types import Action, Completion, Message, Picture, Prompt, Screenshot
 
+Window = Literal["sliding", "blocks"]
+
 
 @dataclass(frozen=True)
 class Dialogue:
-    """images: how many screenshots a prompt shows, counting the current one (the paper's "2 historical images" is 2)."""
+    """images: how many screenshots a prompt shows, counting the current one (the paper's "2 historical images" is 2).
+
+    window: "sliding" drops the oldest screenshot at every step, which changes the prompt near its start, so a server's
+    prefix cache is lost with every step. "blocks" drops `images` of them at once and shows up to 2 images - 1: all that
+    was said and shown before stays a prefix for `images` steps. What the model sees differs: train and evaluate alike.
+    """
 
     vision: Vision
     dialect: Dialect = GUIDERAIL
     images: int = 2
+    window: Window = "sliding"
 
     def prompt(self, goal: str, screenshots: Sequence[Screenshot], history: Sequence[str]) -> Prompt:
         """screenshots: of steps 0..t; history: the assistant's turns of steps 0..t-1 as text."""
@@ -39,9 +48,11 @@ class Dialogue:
             return Prompt((*messages, Message("user", self.dialect.compose(goal, past, picture))))
         if self.dialect.goal_apart:
             messages.append(Message("user", (self.dialect.first(goal),)))
-        first_shown = len(screenshots) - self.images
+        first_shown = max(0, len(screenshots) - self.images)
+        if self.window == "blocks":
+            first_shown -= first_shown % self.images
         if self.dialect.pictures_first:
-            pictures = tuple(self.vision.picture(shot) for shot in screenshots[max(0, first_shown) :])
+            pictures = tuple(self.vision.picture(shot) for shot in screenshots[first_shown:])
             messages.append(Message("user", (*pictures, self.dialect.first(goal))))
             for turn in past:
                 messages += [Message("assistant", (turn,)), Message("user", (self.dialect.later,))]

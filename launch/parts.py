@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from agent.dialects import DIALECTS
-from agent.dialogue import Dialogue
+from agent.dialogue import Dialogue, Window
 from agent.errors import SetupError
 from agent.policy import Policy, Sampling
 from agent.screen import Vision
@@ -32,6 +32,7 @@ class Voice:
     images: int = 2
     max_new_tokens: int = 512
     max_prompt_tokens: int = 12288
+    window: Window = "sliding"
 
     def save(self, folder: Path) -> None:
         (folder / VOICE_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
@@ -86,7 +87,7 @@ def voice(ask: Ask) -> Voice:
     if dialect.space == "original" and ask.model:
         raise SetupError(f"{name} counts pixels of the original screenshot; serve the model and give --server")
     images = ask.images or (taught.images if name == taught.dialect else dialect.images)
-    return Voice(name, images, ask.max_new_tokens or taught.max_new_tokens, taught.max_prompt_tokens)
+    return Voice(name, images, ask.max_new_tokens or taught.max_new_tokens, taught.max_prompt_tokens, taught.window)
 
 
 def named(ask: Ask) -> str:
@@ -100,7 +101,7 @@ def acting(ask: Ask, episodes: Sequence[Episode] = ()) -> Acting:
     dialect = DIALECTS[chosen.dialect]
     policy = _policy(ask, chosen, episodes)
     vision = ORIGINAL_SIZE if dialect.space == "original" else policy.vision
-    return Acting(policy, Dialogue(vision, dialect, chosen.images), chosen, named(ask))
+    return Acting(policy, Dialogue(vision, dialect, chosen.images, chosen.window), chosen, named(ask))
 
 
 def _policy(ask: Ask, voice: Voice, episodes: Sequence[Episode]) -> Policy:

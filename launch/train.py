@@ -108,7 +108,11 @@ def set_scene(config: Config) -> Scene:
     parts.quiet()
     data = parts.dataset(config.data.train, None, config.data.swipes, config.data.skip_bad, config.data.limit)
     voice = Voice(
-        config.model.dialect, config.model.images, config.model.max_new_tokens, config.model.max_prompt_tokens
+        config.model.dialect,
+        config.model.images,
+        config.model.max_new_tokens,
+        config.model.max_prompt_tokens,
+        config.model.window,
     )
     base, adapter = _base(config)
     encoder = load_encoder(
@@ -117,7 +121,7 @@ def set_scene(config: Config) -> Scene:
         min_pixels=config.model.min_pixels,
         max_prompt_tokens=voice.max_prompt_tokens,
     )
-    dialogue = Dialogue(encoder.vision, DIALECTS[voice.dialect], voice.images)
+    dialogue = Dialogue(encoder.vision, DIALECTS[voice.dialect], voice.images, voice.window)
     return Scene(config, data, voice, base, adapter, encoder, dialogue)
 
 

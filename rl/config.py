@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from agent.dialects import DIALECTS
+from agent.dialogue import Window
 from agent.errors import SetupError
 from agent.policy import Tricks
 from envs.match import RULES
@@ -41,7 +42,7 @@ class Lora(Section):
 class Model(Section):
     """path: a folder or hub id with weights, tokenizer and image processor. adapter: a PEFT adapter to start from.
 
-    images: screenshots a prompt shows, the current one included. max_prompt_tokens: checked before training starts.
+    images: screenshots a prompt shows, the current one included; window: how old ones leave (agent/dialogue.py). max_prompt_tokens: checked before training starts.
     min_pixels, max_pixels: bounds of the resized picture; None takes the image processor's own.
     """
 
@@ -51,6 +52,7 @@ class Model(Section):
     freeze_vision: bool = False
     dialect: str = "guiderail"
     images: int = Field(default=2, ge=1)
+    window: Window = "sliding"
     min_pixels: int | None = None
     max_pixels: int | None = None
     max_prompt_tokens: int = 12288
