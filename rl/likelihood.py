@@ -212,9 +212,9 @@ def teacher_forced(policy: LocalPolicy, rows: Sequence[tuple[Encoded, Tensor]]) 
     for i, (encoded, target) in enumerate(rows):
         end = ids.shape[1] - len(target)
         image[i, end - len(encoded.ids) : end] = (encoded.ids == encoder.image_pad).long()
-    vision = encoder.vision_inputs([picture for encoded, _ in rows for picture in encoded.pictures])
-    inputs = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": image, **vision}
+    inputs = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": image}
     inputs = {key: value.to(model.device) for key, value in inputs.items()}
+    inputs |= policy.store.inputs(model, [picture for encoded, _ in rows for picture in encoded.pictures])
     positions, _ = model.model.get_rope_index(
         inputs["input_ids"],
         mm_token_type_ids=inputs["mm_token_type_ids"],
