@@ -295,7 +295,11 @@ def rebuilt(
         )
     from launch.train import rl_trainer, set_scene
 
-    config = config.model_copy(update={"training": {k: v for k, v in config.training.items() if k != "deepspeed"}})
+    here = {
+        "training": {k: v for k, v in config.training.items() if k != "deepspeed"},
+        "rollout": config.rollout.model_copy(update={"engine": "local"}),
+    }
+    config = config.model_copy(update=here)
     scene = set_scene(config)
     if scene.data.digest != record["data"]["digest"]:
         raise SetupError(f"{config.data.train} is not the data of this run any more; give the right file with --data")
