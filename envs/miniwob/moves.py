@@ -33,7 +33,7 @@ def click(on: Browser, node: Node, thought: str = "", left: float | None = None)
     where = on.reach(node.ref) if left is None else (node.left + left, node.top + node.height / 2)
     if where is None:
         return GIVE_UP
-    return Move(Click(fraction(*where)), thought or f"click {node.text or node.value or node.id or node.tag}", node.box)
+    return Move(Click(fraction(*where)), thought or f"tap {node.text or node.value or node.id or node.tag}", node.box)
 
 
 def type_into(on: Browser, node: Node, text: str) -> Moves:
