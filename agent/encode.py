@@ -22,6 +22,7 @@ from agent.screen import Vision
 from agent.types import Message, Picture, Prompt, Screenshot
 
 _BREAK = "\ue000"  # private use: marks where a special token's spelling inside content must not be read as one
+_REMEMBERED = 4096  # pieces of text whose ids are kept
 _PROBE = Prompt(
     (
         Message("user", ("goal",)),
@@ -70,7 +71,8 @@ class Encoder:
         self.image_pad, self.end_of_turn = special["<|image_pad|>"], special["<|im_end|>"]
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.end_of_turn
         self.special_ids = tuple(sorted(special.values()))
-        self._special = re.compile("|".join(re.escape(s) for s in sorted(special, key=len, reverse=True)))
+        self._special = re.compile("(" + "|".join(re.escape(s) for s in sorted(special, key=len, reverse=True)) + ")")
+        self._special_id, self._known = special, dict[str, list[int]]()
         self._pixels: OrderedDict[tuple[str, int, int], tuple[Tensor, Tensor]] = OrderedDict()
         self._held = 0
         self._check_template()
@@ -182,7 +184,18 @@ class Encoder:
 
     def _ids(self, text: str) -> list[int]:
         """Pieces between breaks are read apart, so a special token's spelling that was broken up stays plain text."""
-        return [i for piece in text.split(_BREAK) for i in self.tokenizer.encode(piece, add_special_tokens=False)]
+        return [i for piece in text.split(_BREAK) for part in self._special.split(piece) for i in self._plain(part)]
+
+    def _plain(self, text: str) -> list[int]:
+        """A special token, or text without one: a tokenizer cuts those out first, so what lies between is read by itself.
+        Remembered, since a walk's history and its group's goal come again with every step."""
+        if text in self._special_id:
+            return [self._special_id[text]]
+        if text not in self._known:
+            if len(self._known) == _REMEMBERED:
+                self._known.clear()
+            self._known[text] = self.tokenizer.encode(text, add_special_tokens=False) if text else []
+        return self._known[text]
 
     def _check_template(self) -> None:
         """Templates of "thinking" checkpoints drop the thoughts of past turns, silently. Semi-online history is them."""

@@ -152,6 +152,7 @@ class LocalPolicy:
     def _rows(self, model: Any, encoded: Sequence[Encoded], speeches: Sequence[Speech]) -> list[Row]:
         codes: dict[tuple[str, int, int], int] = {}
         known: dict[int, tuple[Ints, Ints]] = {}
+        heads: dict[bytes, Ints] = {}
         rows = []
         for row, speech in zip(encoded, speeches, strict=True):
             if id(row) not in known:
@@ -160,12 +161,14 @@ class LocalPolicy:
                 sizes = [self.encoder.image_tokens(picture) for picture in row.pictures]
                 names = [(p.screenshot.digest, p.width, p.height) for p in row.pictures]
                 keys[pads] = np.repeat([-1 - codes.setdefault(name, len(codes)) for name in names], sizes)
-                known[id(row)] = keys, self._positions(model, row)
+                head = keys[: pads[-1] + 1 if len(pads) else 1]
+                if head.tobytes() not in heads:
+                    heads[head.tobytes()] = self._positions(model, Encoded(row.ids[: len(head)], row.pictures))
+                known[id(row)] = keys, _go_on(heads[head.tobytes()], len(keys))
             keys, positions = known[id(row)]
             if speech.draft:
                 keys = np.concatenate([keys, speech.draft])
-                after = positions[:, -1:].max() + 1 + np.arange(len(speech.draft))
-                positions = np.concatenate([positions, np.broadcast_to(after, (3, len(after)))], axis=1)
+                positions = _go_on(positions, len(keys))
             rows.append(Row(keys, positions, row.pictures, len(row.ids)))
         return rows
 
@@ -185,6 +188,12 @@ class LocalPolicy:
         ended = bool(speech.tokens) and speech.tokens[-1] == self.encoder.end_of_turn
         text = self.encoder.text(speech.tokens)
         return Completion(text, tuple(speech.tokens), tuple(speech.logprobs), "stop" if ended else "length")
+
+
+def _go_on(positions: Ints, length: int) -> Ints:
+    """M-RoPE positions (3, tokens) continued by text: after the last picture all three count on together."""
+    after = positions.max() + 1 + np.arange(length - positions.shape[1])
+    return np.concatenate([positions, np.broadcast_to(after, (3, len(after)))], axis=1)
 
 
 def _ratio(config: Any) -> float:
