@@ -51,7 +51,7 @@ SMOKE = ("click-test-2", "click-checkboxes", "enter-text", "click-option", "read
 TINY = _names(
     "click-test click-test-2 click-dialog focus-text focus-text-2 click-color identify-shape click-button-sequence enter-text"
 )
-"""What a model of 1.5 M parameters can learn from random weights in minutes: places, colours, shapes, two words."""
+"""Pages for small models: one to three steps, decided by a place, a colour, a shape, a word to read or to copy."""
 
 
 def suite(name: str) -> tuple[str, ...]:
