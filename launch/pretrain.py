@@ -47,7 +47,7 @@ def tiny(
         device=device,
         resume=resume,
         every=every,
-        told=lambda row: show.err.print(_line(row), highlight=False),
+        told=lambda row: show.err.print(_line(row), highlight=False, soft_wrap=True),
     )
     parts.Voice("brief", images=1, max_new_tokens=32, max_prompt_tokens=1024).save(out)
     show.err.print(f"pretrained in {row['minutes']:.1f} min, {row['step']} steps: {out}", highlight=False)

@@ -98,7 +98,15 @@ def test_errands_copy_the_goal_and_know_when_they_are_done():
         if question.goal.startswith("Turn"):
             wanted = question.goal.split()[1] == "on"
             assert (reply.action.name == "terminate") == (question.target.checked == wanted)
-    assert {("click", 0), ("click", 1), ("click", 2), ("swipe", 0), ("type", 1), ("terminate", 0), ("terminate", 3)} <= sorts
+    assert {
+        ("click", 0),
+        ("click", 1),
+        ("click", 2),
+        ("swipe", 0),
+        ("type", 1),
+        ("terminate", 0),
+        ("terminate", 3),
+    } <= sorts
 
 
 def test_streams_are_functions_of_their_names():

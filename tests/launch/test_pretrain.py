@@ -1,0 +1,48 @@
+"""The commands around the tiny base: arguments arrive, results are one JSON object."""
+
+import json
+
+from typer.testing import CliRunner
+
+import rl.pretrain
+from launch.cli import app
+from launch.parts import read_voice
+
+RUNNER = CliRunner()
+
+
+def test_grounding_prints_one_object():
+    said = RUNNER.invoke(app, ["evaluate", "grounding", "--seed", "5", "--screens", "3", "--json"])
+    assert said.exit_code == 0, said.output
+    result = json.loads(said.stdout)
+    assert set(result) == {"generic", "pocket", "probe"}
+    for source in ("generic", "pocket"):
+        assert set(result[source]) == {"element", "state"}
+        assert result[source]["element"]["n"] == 6
+        assert result["probe"][source]["n"] == 6
+
+
+def test_pretrain_hands_its_arguments_on_and_leaves_a_voice(tmp_path, monkeypatch):
+    given = {}
+
+    def pretrain(out, recipe, told, **options):
+        given.update(options, seed=recipe.seed)
+        row = {
+            "step": 7,
+            "minutes": 0.5,
+            "reading_steps": 1,
+            "loss_words": 0.25,
+            "generic_where": 0.5,
+            "pocket_where": 1.0,
+        }
+        told(row)
+        return row
+
+    monkeypatch.setattr(rl.pretrain, "pretrain", pretrain)
+    said = RUNNER.invoke(
+        app, ["pretrain", "tiny", "--out", str(tmp_path), "--steps", "7", "--seed", "3", "--device", "cpu"]
+    )
+    assert said.exit_code == 0, said.output
+    assert given == {"steps": 7, "minutes": None, "seed": 3, "device": "cpu", "resume": False, "every": 100}
+    assert "step 7, 0.5 min, loss 0.25: where 0.50/1.00" in said.stderr
+    assert (read_voice(tmp_path).dialect, read_voice(tmp_path).images) == ("brief", 1)
