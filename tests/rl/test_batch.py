@@ -15,8 +15,9 @@ from agent.errors import SetupError
 from agent.local import load_encoder
 from agent.tiny import build_tiny
 from agent.types import Completion
-from rl.batch import Packed, collate, filler, pack, with_pixels
-from rl.samples import StepSample
+from rl.batch import Packed, Row, collate, filler, pack, with_pixels
+from rl.samples import StepSample, deal, over_processes
+from rl.tree import tokens
 from tests.agent.test_local import TEXTS, prompt
 
 
@@ -54,6 +55,86 @@ def test_every_sample_is_dealt_once(encoder: Encoder, lengths: list[int], window
         assert sum(len(r.target) for m in micros for r in m) == packed.items[window]
         flat = [len(row) for micro in micros for row in micro]
         assert flat == sorted(flat, reverse=True)
+
+
+def grouped(encoder: Encoder, sizes: list[int]) -> list[StepSample]:
+    """One unit of each size; a unit's samples see the same screen."""
+    samples = []
+    for unit, size in enumerate(sizes):
+        for i in range(size):
+            one = sample(encoder, unit, 2 + i)
+            samples.append(StepSample(f"e{unit}", i, 0, one.prompt, one.completion, 1.0, 1.0, 0.0, 0.0, 1.0))
+    return samples
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 6), max_size=8),
+    windows=st.integers(1, 2),
+    per_window=st.integers(1, 3),
+    max_rows=st.sampled_from([2, 7, 100]),
+)
+def test_units_stay_together(encoder: Encoder, sizes: list[int], windows: int, per_window: int, max_rows: int) -> None:
+    samples = grouped(encoder, sizes)
+    packed = pack(
+        samples,
+        encoder,
+        windows=windows,
+        per_window=per_window,
+        max_rows=max_rows,
+        aggregate="tokens",
+        seed=(0,),
+        share=True,
+    )
+    assert len(packed.micro) == windows * per_window
+    assert all(len(micro) <= max_rows for micro in packed.micro)
+    assert sum(packed.items) == sum(len(s.completion.token_ids) for s in samples)
+    got = [(row.sample.episode_id, row.sample.sample) for micro in packed.micro for row in micro if row.sample]
+    assert len(got) == len(set(got))
+    homes = [{row.sample.episode_id for row in micro if row.sample} for micro in packed.micro]
+    if max_rows == 100:
+        assert sorted(got) == sorted((s.episode_id, s.sample) for s in samples)
+        assert sum(map(len, homes)) == len(sizes)
+    if max_rows == 100:
+        for window in range(windows):
+            micros = packed.micro[window * per_window : (window + 1) * per_window]
+            weights = [[tokens([row.strand for row in unit], encoder) for unit in units(micro)] for micro in micros]
+            loads = [sum(weight) for weight in weights]
+            assert loads == sorted(loads, reverse=True)
+            assert max(loads) - min(loads) <= max((w for weight in weights for w in weight), default=0)
+
+
+def units(micro: list[Row]) -> list[list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for row in micro:
+        assert row.sample is not None
+        groups.setdefault(row.sample.episode_id, []).append(row)
+    return list(groups.values())
+
+
+def test_windows_are_drawn_unit_by_unit() -> None:
+    """Each unit falls into each window equally often; a unit never falls into two."""
+    names = [*"aaaabbbccd"]
+    counts = dict.fromkeys("abcd", 0)
+    draws = 400
+    for seed in range(draws):
+        (part, kept), (other, _) = deal(names, 2, 3, (seed,))
+        assert sorted(part + other) == list(range(10))
+        assert not {names[i] for i in part} & {names[i] for i in other}
+        assert kept == part[:3]
+        for name in {names[i] for i in part}:
+            counts[name] += 1
+    assert all(abs(count - draws / 2) < 4.5 * (draws / 4) ** 0.5 for count in counts.values())
+
+
+@given(st.lists(st.integers(0, 5), max_size=30), st.integers(1, 4))
+def test_processes_get_whole_units_and_like_many_rows(names: list[int], processes: int) -> None:
+    dealt = over_processes(names, processes)
+    assert sorted(i for share in dealt for i in share) == list(range(len(names)))
+    for name in set(names):
+        assert sum(any(names[i] == name for i in share) for share in dealt) == 1
+    largest = max((names.count(name) for name in names), default=0)
+    assert max(map(len, dealt)) - min(map(len, dealt)) <= largest
 
 
 def test_cap_keeps_the_expectation(encoder: Encoder) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from agent.policy import Policy, Request, Sampling
 from agent.tiny import build_tiny
 from rl.checkpoints import last_checkpoint
 from rl.engine import check_launch, make_training_args, trainable_model
-from rl.samples import StepSample
+from rl.samples import StepSample, over_processes, unit_of
 from rl.trainer import SemiOnlineTrainer
 from tests.agent.test_local import TEXTS, prompt
 
@@ -58,6 +59,22 @@ class FakeCollect:
         self.calls = state["calls"]
 
 
+class Groups(FakeCollect):
+    """Groups of four that look at the same screens and partly say the same; the group stays on one process."""
+
+    def __call__(self, policy: Policy, generation: int) -> list[StepSample]:
+        requests = [
+            Request(prompt(policy.vision, i // 4, screens=1 + i // 4 % 2), seed=1000 * generation + i // 2)
+            for i in range(12)
+        ]
+        said = policy.complete(requests, Sampling(max_new_tokens=5))
+        samples = [
+            StepSample(f"e{i // 4}", i, 0, r.prompt, c, 1, 1, 0, 0, (-1) ** i * (1 + i / 2))
+            for i, (r, c) in enumerate(zip(requests, said, strict=True))
+        ]
+        return [samples[i] for i in over_processes([unit_of(s) for s in samples], self.world)[self.rank]]
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("tiny")
@@ -81,7 +98,8 @@ def arguments(out: Path, **training: Any) -> Any:
 
 
 def trained(folder: Path, out: Path, collect: Any = None, resume: Path | None = None, **training: Any) -> Any:
-    choices = {k: training.pop(k) for k in ("lora", "adapter", "freeze_vision", "max_rows") if k in training}
+    known = ("lora", "adapter", "freeze_vision", "max_rows", "share_prefix", "share_vision", "callbacks")
+    choices = {k: training.pop(k) for k in known if k in training}
     if choices.get("lora") is not None:
         choices["lora"] = LoraConfig(**choices["lora"])
     trainer = SemiOnlineTrainer(folder, collect or FakeCollect(), arguments(out, **training), **choices)
@@ -280,6 +298,153 @@ def test_going_on_with_an_adapter(folder: Path, tmp_path: Path) -> None:
     assert load_policy(tmp_path / "model").complete(
         [Request(prompt(second.encoder.vision, 1))], Sampling(max_new_tokens=2)
     )
+
+
+# ----------------------------------------------------------------------------------------------- cheaper, and the same
+
+TRICKS = [
+    {"share_prefix": a, "share_vision": b} for a, b in ((False, False), (True, True), (True, False), (False, True))
+]
+
+
+@pytest.mark.parametrize(
+    ("family", "lora", "frozen"),
+    [("qwen3_vl", None, True), ("qwen2_5_vl", None, False), ("qwen3_vl", LORA, False), ("qwen2_5_vl", LORA, True)],
+)
+def test_tricks_change_nothing(
+    folders: dict[str, Path], tmp_path: Path, family: str, lora: dict[str, Any] | None, frozen: bool
+) -> None:
+    """Old-policy, reference and update passes of two updates on one generation, against TRL's own forward."""
+    found: list[tuple[Any, torch.Tensor, torch.Tensor]] = []
+    for tricks in TRICKS:
+        grads: list[torch.Tensor] = []
+
+        class Watch(TrainerCallback):
+            def on_pre_optimizer_step(self, *args: Any, model: Any, grads: Any = grads, **kwargs: Any) -> None:
+                grads.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+
+        sizes = {"steps_per_generation": 2, "gradient_accumulation_steps": 2, "num_iterations": 2, "max_steps": 2}
+        training = {"optim": "sgd", "learning_rate": 0.05, "max_grad_norm": 1e9, "weight_decay": 0.0, "beta": 0.1}
+        trainer = trained(
+            folders[family],
+            tmp_path,
+            Groups(),
+            lora=lora,
+            freeze_vision=frozen,
+            callbacks=[Watch()],
+            **training,
+            **sizes,
+            **tricks,
+        )
+        logs = [row for row in trainer.state.log_history if "loss" in row]
+        after = torch.cat([p.detach().flatten() for p in trainer.model.parameters() if p.requires_grad])
+        found.append((logs, torch.cat(grads), after))
+        layouts = [batch["layout"] for batch in trainer._buffered_inputs]
+        if tricks["share_prefix"]:
+            rows = sum(int(b["prompt_mask"].sum() + b["completion_mask"].sum()) for b in trainer._buffered_inputs)
+            assert sum(layout.ids.numel() for layout in layouts) < rows / 2
+        if frozen and tricks["share_vision"]:
+            distinct = {p for layout in layouts for p in layout.pictures}
+            assert trainer.vision.misses == len({p.screenshot.digest for p in distinct})
+    # kl and entropy are logged as means of micro-batch means, which depend on how rows were dealt.
+    logs, gradient, after = found[0]
+    assert [row["kl"] > 0 for row in logs] == [False, True]
+    for other, its_gradient, its_after in found[1:]:
+        assert (its_gradient - gradient).norm() / gradient.norm() < 1e-5
+        assert (its_after - after).norm() / after.norm() < 1e-5
+        for a, b in zip(logs, other, strict=True):
+            assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-4)
+            assert b["loss"] == pytest.approx(a["loss"], rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize(("beta", "iterations", "passes"), [(0.0, 1, 1), (0.1, 1, 2), (0.0, 2, 3), (0.1, 2, 4)])
+def test_only_the_passes_that_are_needed(
+    folder: Path, tmp_path: Path, beta: float, iterations: int, passes: int
+) -> None:
+    """On-policy, the old log-probabilities are the update's own; without a KL term nobody asks for the reference."""
+    calls = []
+
+    class Counting(SemiOnlineTrainer):
+        def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+            calls.append(1)
+            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+
+    sizes = {"steps_per_generation": 1, "gradient_accumulation_steps": 1, "max_steps": iterations}
+    Counting(folder, FakeCollect(), arguments(tmp_path, beta=beta, num_iterations=iterations, **sizes)).train()
+    assert len(calls) == passes
+
+
+def test_a_changed_tower_is_seen_at_once(folder: Path, tmp_path: Path) -> None:
+    """In rollout, reference and update: features are filed under what the tower is, and writes through .data count."""
+    trainer = SemiOnlineTrainer(folder, Groups(), arguments(tmp_path, beta=0.1), freeze_vision=True)
+
+    def numbers() -> tuple[Any, torch.Tensor, torch.Tensor]:
+        with trainer.current_policy() as policy:
+            said = Groups()(policy, 0)
+        batch = trainer._next_generation()[0]
+        trainer.current_gradient_accumulation_steps = 2
+        trainer.compute_loss(trainer.model, batch)
+        return [s.completion.logprobs for s in said], batch["ref_per_token_logps"], trainer._fresh_logps
+
+    trainer.model.train()
+    first = numbers()
+    for model in (trainer.model, trainer.ref_model):
+        next(model.model.visual.parameters()).data.normal_(0, 0.5, generator=torch.Generator().manual_seed(1))
+    second = numbers()
+    assert first[0] != second[0]
+    assert first[1].shape != second[1].shape or not torch.allclose(first[1], second[1], atol=1e-3)
+    trainer.vision.on = False
+    third = numbers()
+    assert torch.allclose(second[1], third[1], atol=1e-5)
+    assert torch.allclose(second[2], third[2], atol=1e-5)
+
+
+def test_attention_without_4d_masks(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("rl.trainer.takes_trees", lambda model: False)
+    trainer = SemiOnlineTrainer(folder, Groups(), arguments(tmp_path))
+    assert [r.getMessage() for r in caplog.records if "4-D" in r.getMessage()] == [
+        "update.share_prefix is off: this attention takes no 4-D mask; use sdpa to share prompts"
+    ]
+    assert all(batch["layout"].mask().ndim == 2 for batch in trainer._next_generation())
+
+
+def test_a_buffered_generation_is_ids(folder: Path, tmp_path: Path) -> None:
+    """Neither pixels, nor features, nor masks of tokens by tokens wait for their turn; pictures are references."""
+    trainer = SemiOnlineTrainer(folder, Groups(), arguments(tmp_path, beta=0.0), freeze_vision=True)
+    for batch in trainer._next_generation():
+        layout = batch["layout"]
+        tensors = [t for t in (*batch.values(), *vars(layout).values()) if isinstance(t, torch.Tensor)]
+        padded = batch["prompt_ids"].numel() + batch["completion_ids"].numel()
+        assert max(t.numel() for t in tensors) <= max(padded, 3 * layout.ids.numel())
+
+
+@pytest.mark.slow
+def test_memory_stays_where_it_is(folder: Path, tmp_path: Path) -> None:
+    """Resident memory over 50 updates, each on other screens; the first ten fill allocator and caches."""
+    resident: list[int] = []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            resident.append(pages * os.sysconf("SC_PAGE_SIZE"))
+
+    class Moving(Groups):
+        def __call__(self, policy: Policy, generation: int) -> list[StepSample]:
+            self.calls += 1
+            shown = [prompt(policy.vision, 3 * self.calls + i // 4, screens=2) for i in range(12)]
+            said = policy.complete([Request(p, seed=i) for i, p in enumerate(shown)], Sampling(max_new_tokens=5))
+            return [
+                StepSample(f"e{i // 4}", i, 0, p, c, 1, 1, 0, 0, (-1) ** i)
+                for i, (p, c) in enumerate(zip(shown, said, strict=True))
+            ]
+
+    sizes = {"steps_per_generation": 2, "gradient_accumulation_steps": 2, "max_steps": 50}
+    trained(folder, tmp_path, Moving(), freeze_vision=True, callbacks=[Watch()], **sizes)
+    early, late = min(resident[10:15]), min(resident[45:50])
+    features = 40 * 6 * 24 * 64 * 4 * 2 * 2  # of 40 more updates, 6 pictures each, and their patches
+    assert late - early < 8e6 + features
 
 
 # ------------------------------------------------------------------------------------------------------------- resume
