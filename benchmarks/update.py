@@ -32,6 +32,7 @@ from peft import LoraConfig
 from torch import Tensor
 from transformers import TrainerCallback
 
+from agent.local import load_encoder
 from agent.policy import Policy
 from agent.vision import plain_model
 from envs.pocket.record import record
@@ -43,7 +44,7 @@ from rl.samples import StepSample
 from rl.trainer import SemiOnlineTrainer
 
 CONFIGS = Path(__file__).parents[1] / "launch" / "configs"
-UPDATES, MICRO = 3, 4
+UPDATES, MICRO = 2, 4
 
 
 @dataclass(frozen=True)
@@ -205,6 +206,7 @@ def measure(base: str, samples: list[StepSample], choices: argparse.Namespace) -
         ),
         "rows": table,
         "samples": len(samples),
+        **_sizes(base, samples),
         "micro_batches": MICRO,
         "beta": choices.beta,
         "lora": choices.lora,
@@ -213,8 +215,27 @@ def measure(base: str, samples: list[StepSample], choices: argparse.Namespace) -
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {platform.system()}",
-        "command": " ".join(["python", "benchmarks/update.py", *sys.argv[1:]]),
+        "command": " ".join(["python", "benchmarks/update.py", *_without_folders(sys.argv[1:])]),
     }
+
+
+def _sizes(base: str, samples: list[StepSample]) -> dict[str, float]:
+    encoder = load_encoder(base)
+    prompts = [encoder.prompt(sample.prompt) for sample in samples]
+    images = sum(encoder.image_tokens(picture) for prompt in prompts for picture in prompt.pictures)
+    said = sum(len(sample.completion.token_ids) for sample in samples)
+    return {
+        "tokens_per_sample": (sum(len(prompt.ids) for prompt in prompts) + said) / len(samples),
+        "image_tokens_per_sample": images / len(samples),
+        "target_tokens_per_sample": said / len(samples),
+    }
+
+
+def _without_folders(arguments: list[str]) -> list[str]:
+    return [
+        "FOLDER" if before in ("--model", "--data") else word
+        for before, word in zip(["", *arguments], arguments, strict=False)
+    ]
 
 
 def _apart(a: list[Tensor], b: list[Tensor]) -> float:

@@ -31,7 +31,7 @@ def program(spec: dict[str, Any]) -> None:
     from rl.sft import ExpertTurnTrainer
     from rl.trainer import SemiOnlineTrainer
     from tests.rl.test_sft import examples
-    from tests.rl.test_trainer import FakeCollect
+    from tests.rl.test_trainer import FakeCollect, Groups
 
     out, deepspeed = Path(spec["out"]), spec.get("deepspeed")
     lora = LoraConfig(r=2, lora_alpha=8, target_modules=TARGETS) if spec.get("lora") else None
@@ -57,7 +57,10 @@ def program(spec: dict[str, Any]) -> None:
             spec.get("count", 5),
             noisy=args.world_size == 1 and not spec.get("quiet"),
         )
-        trainer = SemiOnlineTrainer(spec["model"], collect, args, lora=lora, processes=spec.get("processes"))
+        if spec.get("groups"):
+            collect = Groups(args.process_index, args.world_size)
+        choices = spec.get("choices", {})
+        trainer = SemiOnlineTrainer(spec["model"], collect, args, lora=lora, processes=spec.get("processes"), **choices)
     resume = spec.get("resume")
     trainer.train(last_checkpoint(out) if resume == "last" else resume)
     trainer.save_policy(out / "model")
@@ -183,6 +186,26 @@ def test_zero_equals_plain(
         assert torch.equal(tensor, weights[name]), name
     policy = load_policy(tmp_path / "zero" / "model")
     assert policy.complete([Request(prompt(policy.vision, 1))], Sampling(max_new_tokens=2))[0].token_ids
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "lora"), [(2, False), (3, False), (3, True)])
+def test_sharing_changes_nothing_on_two_processes(
+    model: Path, tmp_path: Path, extensions: Path, stage: int, lora: bool
+) -> None:
+    """Two of three groups on one process, one on the other: prefix trees and features against TRL's own forward."""
+    sizes = {"steps_per_generation": 2, "gradient_accumulation_steps": 2, "num_iterations": 2, "max_steps": 2}
+    logs = []
+    for share in (False, True):
+        spec = {"model": model, "out": tmp_path / str(share), "lora": lora, "groups": True, "deepspeed": ZERO[stage]}
+        spec["choices"] = {"share_prefix": share, "share_vision": share, "freeze_vision": True}
+        logs.append(run(spec | {"training": training(**sizes)}, 2, tmp_path, extensions))
+    for a, b in zip(*logs, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
+    weights = final(tmp_path / "True")
+    for name, tensor in final(tmp_path / "False").items():
+        torch.testing.assert_close(tensor, weights[name], atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.slow

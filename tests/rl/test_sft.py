@@ -42,11 +42,11 @@ def examples(encoder: Encoder, count: int = 6) -> list[Example]:
 
 
 def trained(folder: Path, out: Path, resume: Path | None = None, **training: Any) -> Any:
-    lora = training.pop("lora", None)
+    lora, choices = training.pop("lora", None), training.pop("choices", {})
     known = {"learning_rate": 3e-3, "max_steps": 4, "per_device_train_batch_size": 3, "report_to": []}
     args = make_sft_args({**known, "save_strategy": "no", **training}, out)
     encoder = load_encoder(folder)
-    trainer = ExpertTurnTrainer(folder, examples(encoder), args, lora=LoraConfig(**lora) if lora else None)
+    trainer = ExpertTurnTrainer(folder, examples(encoder), args, lora=LoraConfig(**lora) if lora else None, **choices)
     trainer.train(resume)
     return trainer
 
@@ -74,6 +74,25 @@ def test_what_is_taught_is_said(folder: Path, tmp_path: Path) -> None:
     said = policy.complete([Request(p) for p, _ in taught], GREEDY)
     assert [c.text for c in said] == [text for _, text in taught]
     assert all(c.finish == "stop" for c in said)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_features_once_change_nothing(folder: Path, tmp_path: Path, frozen: bool, lora: dict[str, Any] | None) -> None:
+    """Three updates over two epochs, against TRL's own forward with pixels."""
+    runs = []
+    plain = {"optim": "sgd", "learning_rate": 0.05, "max_grad_norm": 1e9, "lr_scheduler_type": "constant"}
+    for share in (False, True):
+        choices = {"freeze_vision": frozen, "share_vision": share}
+        one = trained(folder, tmp_path / str(share), lora=lora, choices=choices, max_steps=3, **plain)
+        after = torch.cat([p.detach().flatten() for p in one.model.parameters() if p.requires_grad])
+        runs.append(([row for row in one.state.log_history if "loss" in row], after))
+        shown = {p.screenshot.digest for prompt, _ in one.examples for p in prompt.pictures}
+        assert one.vision.misses == (len(shown) if share and (frozen or lora) else 0)
+    for a, b in zip(runs[0][0], runs[1][0], strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-5)
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-5)
+    assert (runs[1][1] - runs[0][1]).norm() / runs[0][1].norm() < 1e-6
 
 
 def test_loss_is_the_mean_over_tokens_of_a_step(folder: Path, tmp_path: Path) -> None:

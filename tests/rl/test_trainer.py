@@ -15,6 +15,7 @@ import torch
 from peft import LoraConfig
 from transformers import Trainer, TrainerCallback
 from trl import GRPOTrainer
+from trl.trainer.utils import add_fused_lm_head
 
 from agent.errors import GuiderailError, SetupError
 from agent.local import load_model, load_policy, plain_model
@@ -147,6 +148,9 @@ def test_private_members_of_trl() -> None:
     assert 'completion_mask * inputs["tool_mask"]' in loss
     assert GRPOTrainer.loss_is_scaled_for_ga is True
     assert 'self._metrics["train"]' in inspect.getsource(GRPOTrainer.training_step)
+    head = inspect.getsource(add_fused_lm_head)
+    for part in ("shift_labels is None", "backbone_outputs.last_hidden_state", 'backbone_attr = "base_model"'):
+        assert part in head, f"rl/tree.py hooks into the fused head's backbone: {part}"
 
 
 # -------------------------------------------------------------------------------------------------------------- loss
