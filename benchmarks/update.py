@@ -161,13 +161,8 @@ def one_run(variant: Variant, base: str, samples: list[StepSample], choices: arg
     clock.watch(trainer)
     with patch("rl.trainer.pack", shuffled if variant.shuffled else pack):
         trainer.train()
-    layouts = [batch["layout"] for batch in trainer._buffered_inputs]
-    forward = sum(
-        lay.ids.numel() if lay is not None else batch["prompt_ids"].numel() + batch["completion_ids"].numel()
-        for lay, batch in zip(layouts, trainer._buffered_inputs, strict=True)
-    )
-    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    return clock, losses, forward
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    return clock, [row["loss"] for row in rows], rows[0]["update/forward_tokens"]
 
 
 def measure(base: str, samples: list[StepSample], choices: argparse.Namespace) -> dict[str, Any]:

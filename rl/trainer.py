@@ -174,7 +174,7 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
             batch["num_items_in_batch"] = items[i // self.args.gradient_accumulation_steps] * self.windows
             self._score(batch)
             batches.append(batch)
-        self._log_generation(samples, packed.micro)
+        self._log_generation(samples, packed.micro, sum(map(_forward_tokens, batches)))
         return batches
 
     @contextmanager
@@ -227,9 +227,10 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
         gathered: Tensor = self.accelerator.gather(mine)
         return gathered
 
-    def _log_generation(self, samples: list[StepSample], micro: list[list[Any]]) -> None:
+    def _log_generation(self, samples: list[StepSample], micro: list[list[Any]], forward: int) -> None:
         tokens = sum(len(s.completion.token_ids) for s in samples)
-        counts = self._over_processes([float(len(samples)), float(sum(map(len, micro))), float(tokens)]).sum(0).tolist()
+        mine = [float(len(samples)), float(sum(map(len, micro))), float(tokens), float(forward)]
+        counts = self._over_processes(mine).sum(0).tolist()
         advantages = [s.advantage for s in samples]
         squares = self._over_processes([sum(advantages), sum(a * a for a in advantages)]).sum(0).tolist()
         mean, square = (value / max(1.0, counts[0]) for value in squares)
@@ -237,6 +238,7 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
             "update/samples": counts[0],
             "update/rows": counts[1],
             "update/tokens": counts[2],
+            "update/forward_tokens": counts[3],
             "update/advantage_mean": mean,
             "update/advantage_std": max(0.0, square - mean * mean) ** 0.5,
             **getattr(self.collect, "metrics", {}),
@@ -263,6 +265,12 @@ _log = logging.getLogger(__name__)
 def _credited_already(**kwargs: Any) -> list[float]:
     """TRL wants a reward function; samples come with their advantages, so it is never asked."""
     raise NotImplementedError("rewards are computed where samples are collected")
+
+
+def _forward_tokens(batch: dict[str, Any]) -> int:
+    if batch["layout"] is not None:
+        return int(batch["layout"].ids.numel())
+    return int(batch["prompt_ids"].numel() + batch["completion_ids"].numel())
 
 
 def _name(sample: StepSample) -> str:
