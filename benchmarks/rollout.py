@@ -1,81 +1,372 @@
-"""Rollout speed of the tiny model on recorded Pocket episodes: turns per second, the baseline that sharing must beat.
+"""Rollouts per second: the usual way, and ours with each trick added in turn; same seeds, same answers.
 
-    python benchmarks/rollout.py [--json] [--episodes 8] [--rollouts 8] [--width 64] [--model FOLDER]
+    python benchmarks/rollout.py --model FOLDER [--json] [--episodes 8] [--rollouts 8] [--repeats 3] [--out FILE]
 
-Semi-online walks with unlimited thought-free patches, so every walk reaches its last step and the work does not depend on
-how good the policy is. Without --model a random tiny model is built; its answers run to the token limit.
+The usual way, which the public code of UI-S1 follows: all rollouts go from step to step together, each decodes and encodes
+its own images, prompts are padded into one batch, nobody is shared, and who has finished waits for the slowest. Walks are
+semi-online with unlimited thought-free patches, so all reach their last step and the work does not depend on how good the
+policy is. Equality is checked in float64; the gaps of the rows are single precision's. Times are CPU seconds of one thread, the minimum of the repeats, variants taking turns.
+
+Drafts are measured at imposed agreement: for a share of the turns the draft is what the policy said itself (known from an
+earlier pass), for the rest that text with a tail of other words. Peak memory is that of fresh processes, one per number of
+rollouts, 16 walks at a time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
+import random
+import resource
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from transformers import DynamicCache
 
-from agent.dialects import BRIEF
+from agent import decode as engine
+from agent.decode import pick
 from agent.dialogue import Dialogue
+from agent.encode import Encoder
 from agent.local import LocalPolicy, load_policy
-from agent.policy import Sampling
-from agent.types import Episode
+from agent.policy import Policy, Request, Sampling, Tricks
+from agent.types import Completion, Episode, Rollout
+from agent.vision import VisionStore
 from envs.episodes import load_episodes
 from envs.pocket.record import record
 from envs.replay import walk
-from launch.train import build_tiny_for
+from launch.parts import DIALECTS, read_voice
 from patch.base import build
-from rl.rollout import drive
+from rl.rollout import drive, seed_of
+
+Answers = dict[tuple[str, int], list[Completion]]
 
 
-def measure(policy: LocalPolicy, episodes: list[Episode], n: int, width: int, tokens: int) -> dict[str, Any]:
-    """One pass of n walks per episode, `width` at a time."""
-    dialogue = Dialogue(policy.vision, BRIEF, images=1)
-    patch = build("thought-free", None, BRIEF.integrate)
-    walks = [((e.id, i), walk(e, dialogue=dialogue, patch=patch, sample=i)) for e in episodes for i in range(n)]
-    started = time.perf_counter()
-    rollouts = drive(walks, policy, Sampling(1.0, tokens), width=width)
-    seconds = time.perf_counter() - started
-    turns = [turn for rollout in rollouts for turn in rollout.turns]
-    sampled = sum(len(turn.completion.token_ids) for turn in turns)
-    return {
-        "width": width,
-        "turns": len(turns),
-        "turns_per_second": len(turns) / seconds,
-        "tokens_per_second": sampled / seconds,
-        "seconds": seconds,
+class LockStep:
+    """One padded batch; every row carries its own pixels; the batch runs until its last row has ended."""
+
+    def __init__(self, policy: LocalPolicy):
+        self.policy, self.name, self.vision = policy, "lock-step", policy.vision
+
+    @torch.no_grad()
+    def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        model, encoder = self.policy.model, self.policy.encoder
+        rows = [encoder.prompt(request.prompt) for request in requests]
+        # A fresh encoder per picture has no memory of the ones before: every rollout looks for itself.
+        fresh = [
+            Encoder(encoder.tokenizer, encoder.image_processor, pixel_bytes=0).vision_inputs([picture])["pixel_values"]
+            for row in rows
+            for picture in row.pictures
+        ]
+        inputs = encoder.batch([replace(row, pictures=()) for row in rows])
+        grids = torch.stack([encoder.grid(picture) for row in rows for picture in row.pictures])
+        mask = inputs["attention_mask"]
+        positions, shift = model.model.get_rope_index(
+            inputs["input_ids"],
+            mm_token_type_ids=inputs["mm_token_type_ids"],
+            image_grid_thw=grids,
+            attention_mask=mask,
+        )
+        following = mask.sum(1, keepdim=True) + shift
+        uniforms = torch.from_numpy(
+            np.stack([np.random.default_rng(r.seed % 2**64).random(sampling.max_new_tokens) for r in requests])
+        )
+        cache = DynamicCache(config=model.config.get_text_config())
+        output = model(
+            **inputs,
+            pixel_values=torch.cat(fresh),
+            image_grid_thw=grids,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        tokens: list[list[int]] = [[] for _ in rows]
+        logprobs: list[list[float]] = [[] for _ in rows]
+        done = [False] * len(rows)
+        for step in range(sampling.max_new_tokens):
+            scores = output.logits[:, -1].float()
+            picked = pick(scores.masked_fill(self.policy._banned, -torch.inf), uniforms[:, step], sampling)
+            told = scores.log_softmax(-1).gather(1, picked[:, None])[:, 0].tolist()
+            for row, token in enumerate(picked.tolist()):
+                if not done[row]:
+                    tokens[row].append(token)
+                    logprobs[row].append(told[row])
+                    done[row] = token == encoder.end_of_turn
+            if all(done) or step + 1 == sampling.max_new_tokens:
+                break
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            output = model(
+                input_ids=picked[:, None],
+                attention_mask=mask,
+                position_ids=following[None].expand(3, -1, -1),
+                past_key_values=cache,
+                use_cache=True,
+            )
+            following = following + 1
+        return [
+            Completion(encoder.text(t), tuple(t), tuple(p), "stop" if t[-1] == encoder.end_of_turn else "length")
+            for t, p in zip(tokens, logprobs, strict=True)
+        ]
+
+
+@dataclass
+class Drafting:
+    """Hands `policy` the drafts of `said`, a share of them spoiled."""
+
+    policy: LocalPolicy
+    said: dict[tuple[object, int], str]
+    agreement: float
+    name: str = "drafting"
+
+    @property
+    def vision(self) -> Any:
+        return self.policy.vision
+
+    def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        return self.policy.complete([self._with_draft(request) for request in requests], sampling)
+
+    def _with_draft(self, request: Request) -> Request:
+        text = self.said[request.prompt, request.seed]
+        chance = random.Random(seed_of("agree", request.seed))
+        if chance.random() >= self.agreement:
+            words = text.split(" ")
+            keep = chance.randrange(len(words))
+            text = " ".join([*words[:keep], *(f"x{chance.randrange(100)}" for _ in words[keep:])])
+        return replace(request, prompt=replace(request.prompt, draft=text))
+
+
+@dataclass
+class Hearing:
+    """Remembers what `policy` said."""
+
+    policy: LocalPolicy
+    said: dict[tuple[object, int], str] = field(default_factory=dict)
+    name: str = "hearing"
+
+    @property
+    def vision(self) -> Any:
+        return self.policy.vision
+
+    def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        answers = self.policy.complete(requests, sampling)
+        self.said |= {(r.prompt, r.seed): a.text for r, a in zip(requests, answers, strict=True)}
+        return answers
+
+
+@dataclass(frozen=True)
+class Work:
+    episodes: list[Episode]
+    dialogue: Dialogue
+    rollouts: int
+    sampling: Sampling
+    width: int = 64
+
+    def run(self, policy: Policy) -> list[Rollout]:
+        patch = build("thought-free", None, self.dialogue.dialect.integrate)
+        walks = [
+            ((e.id, i), walk(e, dialogue=self.dialogue, patch=patch, sample=i))
+            for e in self.episodes
+            for i in range(self.rollouts)
+        ]
+        return drive(walks, policy, self.sampling, width=self.width)
+
+    def lock_step(self, policy: Policy) -> list[Rollout]:
+        """As many episodes at a time as fill the width; the next ones begin when all of them are over."""
+        at_once = max(1, self.width // self.rollouts)
+        parts = [self.episodes[i : i + at_once] for i in range(0, len(self.episodes), at_once)]
+        return [rollout for part in parts for rollout in replace(self, episodes=part).run(policy)]
+
+
+def answers(rollouts: Sequence[Rollout]) -> list[Completion]:
+    return [turn.completion for rollout in rollouts for turn in rollout.turns]
+
+
+def same(ours: Sequence[Completion], theirs: Sequence[Completion]) -> tuple[float, float]:
+    """Share of answers with the same tokens; largest difference of a log-probability among them."""
+    equal = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.token_ids == b.token_ids]
+    gaps = [abs(x - y) for a, b in equal for x, y in zip(a.logprobs, b.logprobs, strict=True)]
+    return len(equal) / max(1, len(theirs)), max(gaps, default=0.0)
+
+
+def timed(variants: dict[str, Callable[[], list[Rollout]]], repeats: int) -> dict[str, tuple[float, list[Completion]]]:
+    best: dict[str, float] = {}
+    said: dict[str, list[Completion]] = {}
+    for _ in range(repeats):
+        for name, variant in variants.items():
+            started = time.process_time()
+            rollouts = variant()
+            seconds = time.process_time() - started
+            best[name], said[name] = min(seconds, best.get(name, seconds)), answers(rollouts)
+    return {name: (best[name], said[name]) for name in variants}
+
+
+def compare(policy: LocalPolicy, work: Work, repeats: int) -> list[dict[str, Any]]:
+    """Rows of the table at one temperature. "again" is a second pass over screens already seen, as epochs are."""
+
+    def ours(**tricks: bool) -> Callable[[], list[Rollout]]:
+        chosen = Tricks(**tricks)
+        return lambda: work.run(LocalPolicy(policy.model, forgetful(policy.encoder), "ours", tricks=chosen))
+
+    kept = VisionStore(policy.encoder)
+    heard = Hearing(LocalPolicy(policy.model, policy.encoder, "ours", store=kept, tricks=Tricks(drafts=False)))
+    work.run(heard)
+    off, plain = {"share_vision": False, "share_prefill": False, "drafts": False}, Tricks(drafts=False)
+
+    def drafting(share: float) -> Callable[[], list[Rollout]]:
+        return lambda: work.run(
+            Drafting(LocalPolicy(policy.model, forgetful(policy.encoder), "ours"), heard.said, share)
+        )
+
+    variants: dict[str, Callable[[], list[Rollout]]] = {
+        "lock-step": lambda: work.lock_step(LockStep(policy)),
+        "ours, all off": ours(**off),
+        "+ vision once": ours(**{**off, "share_vision": True}),
+        "+ prefill once": ours(drafts=False),
+        "+ drafts of the expert": ours(),
+        **{f"drafts, agreement {share:.0%}": drafting(share) for share in (0.0, 0.7, 0.9, 1.0)},
+        "again, no drafts": lambda: work.run(LocalPolicy(policy.model, policy.encoder, "o", tricks=plain, store=kept)),
+        "again, expert drafts": lambda: work.run(LocalPolicy(policy.model, policy.encoder, "o", store=kept)),
     }
+    results = timed(variants, repeats)
+    base, said = results["lock-step"]
+    rows = []
+    for name, (seconds, mine) in results.items():
+        equal, gap = same(mine, said)
+        rows.append(
+            {
+                "variant": name,
+                "temperature": work.sampling.temperature,
+                "seconds": round(seconds, 3),
+                "turns": len(mine),
+                "turns_per_second": round(len(mine) / seconds, 2),
+                "speedup": round(base / seconds, 2),
+                "same_tokens": round(equal, 5),
+                "logprob_gap": gap,
+            }
+        )
+    return rows
+
+
+def exact(policy: LocalPolicy, work: Work) -> dict[str, Any]:
+    """The usual way against ours with everything on, in float64: what single precision adds is the rounding that any two
+    batch shapes differ by."""
+    model = policy.model.double()
+    try:
+        said = answers(work.lock_step(LockStep(policy)))
+        heard = Hearing(LocalPolicy(model, policy.encoder, "ours", tricks=Tricks(drafts=False)))
+        without = answers(work.run(heard))
+        drafted = answers(work.run(Drafting(LocalPolicy(model, policy.encoder, "ours"), heard.said, 0.7)))
+    finally:
+        model.float()
+    checks = [same(mine, said) for mine in (without, drafted)]
+    return {
+        "temperature": work.sampling.temperature,
+        "answers": len(said),
+        "same_tokens": min(share for share, _ in checks),
+        "logprob_gap": max(gap for _, gap in checks),
+    }
+
+
+def forgetful(encoder: Encoder) -> Encoder:
+    """The same encoder with nothing in its caches."""
+    return Encoder(encoder.tokenizer, encoder.image_processor, max_prompt_tokens=encoder.max_prompt_tokens)
+
+
+def peak(model: str, data: str, rollouts: int) -> dict[str, float]:
+    """Of this process: MiB at its peak, and of keys and values in them."""
+    held = [0]
+    original = engine._State._run
+
+    def run(self: Any, *args: Any) -> Any:
+        hidden = original(self, *args)
+        held.append(sum(buffer.nbytes for layer in self.cache.layers for buffer in layer._room))
+        return hidden
+
+    engine._State._run = run  # type: ignore[method-assign]
+    policy, work = load(model, data, 4, rollouts, 1.0)
+    replace(work, width=16).run(policy)
+    return {
+        "rollouts": rollouts,
+        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "kv_mib": round(max(held) / 2**20, 1),
+    }
+
+
+def load(model: str, data: str, episodes: int, rollouts: int, temperature: float) -> tuple[LocalPolicy, Work]:
+    torch.set_num_threads(1)
+    policy, voice = load_policy(model), read_voice(Path(model))
+    dialogue = Dialogue(policy.vision, DIALECTS[voice.dialect], images=voice.images)
+    recorded = list(load_episodes(Path(data)).episodes)[:episodes]
+    return policy, Work(recorded, dialogue, rollouts, Sampling(temperature, min(48, voice.max_new_tokens)))
+
+
+def memory(model: str, data: str) -> list[dict[str, float]]:
+    command = [sys.executable, __file__, "--model", model, "--data", data, "--peak"]
+    return [
+        json.loads(subprocess.run([*command, str(n)], check=True, capture_output=True, text=True).stdout)
+        for n in (4, 8, 32)
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", default=None, help="recordings; default: made by the simulated phone")
     parser.add_argument("--episodes", type=int, default=8)
     parser.add_argument("--rollouts", type=int, default=8)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=24)
-    parser.add_argument("--model", default=None)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peak", type=int, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--out", default=None, help="also write the JSON here")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    if options.peak is not None:
+        print(json.dumps(peak(options.model, options.data, options.peak)))
+        return
     with tempfile.TemporaryDirectory() as folder:
-        data, tiny = Path(folder) / "data", Path(folder) / "tiny"
-        record(data, options.episodes, 0)
-        if options.model is None:
-            build_tiny_for(str(data), tiny, "qwen3_vl", 0)
-        policy = load_policy(options.model or tiny, max_batch=options.width)
-        episodes = list(load_episodes(data).episodes)
-        measure(policy, episodes[:1], 1, 1, options.tokens)
-        rows = [measure(policy, episodes, options.rollouts, width, options.tokens) for width in (1, options.width)]
-    result = {"model": options.model or "random tiny", "rollouts": options.rollouts, "threads": 1, "rows": rows}
+        data = options.data or folder
+        if options.data is None:
+            record(Path(data), max(16, options.episodes), 7)
+        rows: list[dict[str, Any]] = []
+        checks: list[dict[str, Any]] = []
+        for temperature in (1.0, 0.0):
+            policy, work = load(options.model, data, options.episodes, options.rollouts, temperature)
+            checks.append(exact(policy, replace(work, episodes=work.episodes[:2])))
+            rows += compare(policy, work, options.repeats)
+        kept = memory(options.model, data)
+    by = {(row["variant"], row["temperature"]): row for row in rows}
+    result = {
+        "speedup": by["+ prefill once", 1.0]["speedup"],
+        "speedup_90_percent_drafts": by["drafts, agreement 90%", 1.0]["speedup"],
+        "identical": all(row["same_tokens"] == 1.0 and row["logprob_gap"] < 1e-5 for row in checks),
+        "machine": f"{platform.processor() or platform.machine()}, 1 thread, torch {torch.__version__}",
+        "command": f"python benchmarks/rollout.py {' '.join(sys.argv[1:])}",
+        "in_float64": checks,
+        "rows": rows,
+        "memory": kept,
+    }
+    if options.out:
+        Path(options.out).write_text(json.dumps(result, indent=1) + "\n")
     if options.json:
         print(json.dumps(result))
         return
     for row in rows:
         print(
-            f"{row['width']:3d} walks at once: {row['turns_per_second']:.1f} turns/s, {row['tokens_per_second']:.0f} tok/s"
+            f"T={row['temperature']:.0f} {row['variant']:24s} {row['turns_per_second']:7.1f} turns/s  x{row['speedup']:5.2f}"
+            f"  same {row['same_tokens']:.4f}  gap {row['logprob_gap']:.1e}"
         )
+    for row in checks:
+        print(f"T={row['temperature']:.0f} float64: same {row['same_tokens']:.4f}  gap {row['logprob_gap']:.1e}")
+    for row in kept:
+        print(f"N={row['rollouts']:2.0f}: peak {row['peak_mib']:.0f} MiB, of them KV {row['kv_mib']:.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,204 @@
+"""Prefix trees and drafts: whatever is shared or foreseen, the same tokens come out; wasted work is bounded."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent import local
+from agent.decode import Gate, decode
+from agent.local import LocalPolicy, load_policy
+from agent.policy import Request, Sampling, Tricks
+from agent.tiny import build_tiny
+from agent.tree import Row, lay_out, prefill_mask
+from agent.types import Completion, Message, Prompt
+from tests.agent.test_local import FAMILIES, TEXTS, prompt, screenshot
+
+OFF = Tricks(share_vision=False, share_prefill=False, drafts=False)
+SAMPLED, GREEDY = Sampling(1.0, 14), Sampling(0.0, 14)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def policy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LocalPolicy:
+    """Weights three times as large, since a random model is near uniform; in float64, where no random number falls into
+    the rounding that two batch shapes differ by."""
+    made = load_policy(build_tiny(tmp_path_factory.mktemp("tiny"), TEXTS, request.param))
+    with torch.no_grad():
+        made.model.double().lm_head.weight.mul_(3)
+    return made
+
+
+def like(policy: LocalPolicy, **options: Any) -> LocalPolicy:
+    return LocalPolicy(policy.model, policy.encoder, "variant", **options)
+
+
+def group(policy: LocalPolicy) -> list[Request]:
+    """Walks of two groups: at the first step, later with histories that part, pictures first and among the text."""
+    vision, requests = policy.vision, []
+    for episode, pictures in itertools.product((1, 2), (1, 2)):
+        shown = tuple(vision.picture(screenshot(10 * episode + i)) for i in range(pictures))
+        first = Message("user", (*shown, f"Goal: open settings {episode}"))
+        requests += [Prompt((first,))] * 3
+        for said in ("tap it", "tap it", "tap there, then go on " * 4):
+            requests.append(Prompt((first, Message("assistant", (said,)), Message("user", ("next",)))))
+        requests += [prompt(vision, episode, screens=1 + pictures, said=said) for said in ("tap", "tap", "swipe")]
+    return [Request(p, seed=i % 5) for i, p in enumerate(requests)]
+
+
+def assert_same(got: Sequence[Completion], expected: Sequence[Completion]) -> None:
+    for a, b in zip(got, expected, strict=True):
+        assert (a.token_ids, a.text, a.finish) == (b.token_ids, b.text, b.finish)
+        np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-5)
+
+
+def with_drafts(requests: Sequence[Request], texts: Sequence[str]) -> list[Request]:
+    return [replace(r, prompt=replace(r.prompt, draft=text)) for r, text in zip(requests, texts, strict=True)]
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """(packs, columns) of every forward."""
+    shapes: list[tuple[int, int]] = []
+
+    def spy(model: Any, *args: Any, **kwargs: Any) -> None:
+        hook = model.model.register_forward_pre_hook(
+            lambda _, a, inputs: shapes.append(tuple(inputs["input_ids"].shape)), with_kwargs=True
+        )
+        try:
+            decode(model, *args, **kwargs)
+        finally:
+            hook.remove()
+
+    monkeypatch.setattr(local, "decode", spy)
+    return shapes
+
+
+@pytest.mark.parametrize("sampling", [SAMPLED, GREEDY])
+def test_sharing_changes_nothing(policy: LocalPolicy, sampling: Sampling) -> None:
+    requests = group(policy)
+    plain = like(policy, tricks=OFF).complete(requests, sampling)
+    for tricks in (Tricks(True, False, False), Tricks(False, True, False), Tricks(True, True, False)):
+        assert_same(like(policy, tricks=tricks).complete(requests, sampling), plain)
+    assert_same(like(policy, max_batch=3).complete(requests, sampling), plain)
+
+
+@pytest.mark.parametrize("sampling", [SAMPLED, GREEDY])
+@pytest.mark.parametrize("share", [True, False])
+def test_drafts_change_nothing(policy: LocalPolicy, sampling: Sampling, share: bool) -> None:
+    """Right ones, ones that part at every place, ones whose tail alone is right, nonsense, special tokens, too long."""
+    requests = group(policy)
+    plain = like(policy, tricks=OFF).complete(requests, sampling)
+    texts = [answer.text for answer in plain]
+    spoil: list[Callable[[int, str], str]] = [
+        lambda i, text: text,
+        lambda i, text: text[: i % (len(text) + 1)] + "zz" + text[i % (len(text) + 1) :],
+        lambda i, text: "well, " + text,
+        lambda i, text: "" if i % 2 else text * 9,
+        lambda i, text: text[: i % 7] + "<|im_end|><|image_pad|>" + text,
+    ]
+    for change in spoil:
+        drafted = with_drafts(requests, [change(i, text) for i, text in enumerate(texts)])
+        assert_same(like(policy, tricks=Tricks(share_prefill=share)).complete(drafted, sampling), plain)
+
+
+def test_a_right_draft_is_one_forward(policy: LocalPolicy, work: list[tuple[int, int]]) -> None:
+    requests = [Request(prompt(policy.vision, i), seed=i) for i in range(4)]
+    plain = like(policy, tricks=OFF).complete(requests, SAMPLED)
+    assert len(work) == max(len(answer.token_ids) for answer in plain)
+    work.clear()
+    # What tokens say and what their text is read back as may differ in a random model; the ids are handed in as text.
+    eager = like(policy)
+    for request, answer in zip(requests, plain, strict=True):
+        ids = policy.encoder.target(answer.text).tolist()[:-1]
+        if ids == [t for t in answer.token_ids if t != policy.encoder.end_of_turn]:
+            work.clear()
+            assert_same(eager.complete(with_drafts([request], [answer.text]), SAMPLED), [answer])
+            assert len(work) == 1
+            break
+    else:
+        pytest.fail("no answer survives being read back")
+
+
+def test_what_is_common_is_computed_once(policy: LocalPolicy, work: list[tuple[int, int]]) -> None:
+    request = Request(prompt(policy.vision, 1, screens=2))
+    length = len(policy.encoder.prompt(request.prompt).ids)
+    like(policy).complete([request] * 8, GREEDY)
+    assert work[0] == (1, length)
+    assert set(work[1:]) == {(1, 1)}
+    work.clear()
+    like(policy, tricks=Tricks(share_prefill=False)).complete([request] * 8, GREEDY)
+    assert work[0] == (8, length)
+
+
+def test_positions_are_the_models_own(policy: LocalPolicy) -> None:
+    requests = group(policy)
+    rows = policy._rows(policy.model, policy._encoded(requests), [policy._speech(r, SAMPLED) for r in requests])  # type: ignore[arg-type]
+    for row, request in zip(rows, requests, strict=True):
+        inputs = policy.encoder.batch([policy.encoder.prompt(request.prompt)])
+        expected, _ = policy.model.model.get_rope_index(
+            inputs["input_ids"],
+            mm_token_type_ids=inputs["mm_token_type_ids"],
+            image_grid_thw=inputs["image_grid_thw"],
+            attention_mask=inputs["attention_mask"],
+        )
+        assert np.array_equal(row.positions, expected[:, 0].numpy())
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=9), min_size=1, max_size=9), st.booleans())
+def test_a_packed_row_sees_itself_and_nothing_else(words: list[list[int]], share: bool) -> None:
+    rows = [Row(np.array(w), np.broadcast_to(np.arange(len(w)), (3, len(w))), (), len(w)) for w in words]
+    packs = lay_out(rows, share=share, ratio=1e9, most=4)
+    assert sorted(place for pack in packs for place in pack.places) == list(range(len(rows)))
+    assert all(len(pack.places) <= (4 if share else 1) for pack in packs)
+    longest = max(map(len, packs))
+    masks = prefill_mask(packs, longest)
+    assert masks.any(-1).all()
+    for pack, mask in zip(packs, masks, strict=True):
+        prefixes = set()
+        for place, path in zip(pack.places, pack.paths, strict=True):
+            assert pack.keys[path].tolist() == words[place]
+            assert pack.positions[0, path].tolist() == list(range(len(words[place])))
+            for depth, column in enumerate(path):
+                assert np.flatnonzero(mask[column]).tolist() == path[: depth + 1].tolist()
+            prefixes |= {tuple(words[place][: i + 1]) for i in range(len(path))}
+        assert len(pack) == len(prefixes)
+
+
+def test_rows_with_long_rests_of_their_own_are_apart() -> None:
+    def row(rest: int, seed: int) -> Row:
+        keys = np.concatenate([np.arange(50), np.random.default_rng(seed).integers(100, 10**6, rest)])
+        return Row(keys, np.broadcast_to(np.arange(len(keys)), (3, len(keys))), (), len(keys))
+
+    assert len(lay_out([row(5, i) for i in range(8)], share=True, ratio=100.0, most=64)) == 1
+    assert len(lay_out([row(500, i) for i in range(8)], share=True, ratio=100.0, most=64)) == 8
+
+
+def test_the_gate_shuts_on_disagreement_and_opens_again() -> None:
+    gate = Gate()
+    assert all(gate.open() for _ in range(20))
+    for _ in range(40):
+        gate.tell(10, 0)
+    assert sum(gate.open() for _ in range(160)) == 10
+    for _ in range(40):
+        gate.tell(10, 9)
+    assert all(gate.open() for _ in range(20))
+
+
+def test_a_shut_gate_and_no_drafts_are_the_same_work(policy: LocalPolicy, work: list[tuple[int, int]]) -> None:
+    requests = with_drafts(group(policy), ["nothing it would ever say"] * len(group(policy)))
+    shut = like(policy)
+    shut.gate.tell(1000, 0)
+    got = shut.complete(requests[:15], SAMPLED)
+    spent, gate_off = list(work), like(policy, tricks=Tricks(drafts=False))
+    work.clear()
+    assert_same(got, gate_off.complete(requests[:15], SAMPLED))
+    assert spent == work
