@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import SetupError
+from agent.shipped import shipped
 from launch import show
 from launch.study.plan import CONFIGS, Job, Plan, as_arguments, jobs, overrides, source
-from launch.study.records import SUFFIX, read_record
+from launch.study.records import SUFFIX, read_record, weights_digest
 from rl.runlog import read_json, write_json
 
 WAIT = 5.0
@@ -90,8 +91,24 @@ def prepare(study: Study) -> None:
             record(folder, episodes, world.seed, world.split, study.plan.size, world.style)
 
 
+def same_base(study: Study) -> None:
+    """SetupError when models in `out` or records come from other base weights than the plan's: they must not mix."""
+    now, kept = weights_digest(Path(shipped(study.plan.base))), study.out / "base.json"
+    known = {str(p): read_record(p)[0]["base"]["weights"] for p in sorted(study.records.glob(f"*{SUFFIX}"))}
+    if kept.exists():
+        known[str(study.out)] = read_json(kept)["weights"]
+    for place, digest in known.items():
+        if digest != now:
+            raise SetupError(
+                f"{place} started from weights {digest}, {study.plan.base} has {now}; give other --out and --records"
+            )
+    study.out.mkdir(parents=True, exist_ok=True)
+    write_json(kept, {"weights": now})
+
+
 def run(study: Study, only: Sequence[str], minutes: float, workers: int) -> None:
     """Work through what has no record, `workers` jobs at a time, and start none that does not fit the minutes left."""
+    same_base(study)
     prepare(study)
     end, turn = time.monotonic() + 60 * minutes, threading.Condition()
     todo = study.todo(only)

@@ -23,6 +23,7 @@ def markdown(plan: Plan, records: Path) -> str:
     sections = [
         f"{done} of {len(planned)} planned checkpoints have a record; {len(found)} records in all. 95 % intervals in "
         "brackets: bootstrap over seeds and tasks. Everything in percent, greedy.",
+        *_mixed(found),
         _section("Online success and metrics", _rates(plan, comparison, _RATES)),
         _section("Differences, same seeds and tasks (points)", _differences(plan, found, comparison)),
         _section("Memory: what the own thoughts carry", _rates(plan, comparison, _THOUGHTS)),
@@ -36,6 +37,17 @@ def markdown(plan: Plan, records: Path) -> str:
     sections.append(_section("Which metric tells online success", _correlations(plan, found)))
     sections.append(_section("Every checkpoint", _checkpoints(found)))
     return "\n\n".join(sections) + "\n"
+
+
+def _mixed(found: list[Checkpoint]) -> list[str]:
+    """A warning for every arm whose seeds were not trained alike."""
+    said = []
+    for arm in sorted({c.arm for c in found}):
+        made = [c.header["train"] for c in found if c.arm == arm and c.header["train"]]
+        recipes = [{**t["config"], "training": {**t["config"]["training"], "seed": 0}, "data": t["data"]} for t in made]
+        if any(recipe != recipes[0] for recipe in recipes):
+            said.append(f"**The seeds of {arm} were trained with different settings or data; do not average them.**")
+    return said
 
 
 def _section(head: str, table: str) -> str:

@@ -77,7 +77,7 @@ def spent(study, monkeypatch):
     return done
 
 
-def leave(records, arm, seed, live=(1, 0, 1), matched=(4, 2, 0), wall=60.0):
+def leave(records, arm, seed, live=(1, 0, 1), matched=(4, 2, 0), wall=60.0, gamma=0.5):
     """A record with these live outcomes and SOP progress of 4-step episodes; every other task is a memory task."""
     lines = [
         {"kind": "live", "world": "test", "task": f"t{k}", "memory": k % 2, "ok": ok, "turns": 5, "told": 2}
@@ -93,8 +93,17 @@ def leave(records, arm, seed, live=(1, 0, 1), matched=(4, 2, 0), wall=60.0):
         | {"touch": 2, "hit": 1}
         for k, s in enumerate(matched)
     ]
-    train = None if arm == "base" else {"wall": wall, "cpu": wall, "updates": 3, "turns": 100}
-    header = {"study": 1, "arm": arm, "seed": seed, "train": train, "score": {"wall": wall, "cpu": wall}}
+    train = None if arm == "base" else {"wall": wall, "cpu": wall, "updates": 3, "turns": 100, "data": "d"}
+    if train is not None:
+        train["config"] = {"method": {"gamma": gamma}, "training": {"seed": seed}}
+    header = {
+        "study": 1,
+        "arm": arm,
+        "seed": seed,
+        "train": train,
+        "base": {"weights": None},
+        "score": {"wall": wall, "cpu": wall},
+    }
     write_record(records / f"{arm}-{seed}.jsonl.gz", header, lines)
 
 
@@ -334,6 +343,22 @@ def test_the_tables_hold_the_records_numbers(study, records):
     assert "2 of 2" in gap
     assert "| + RL | 2 | 100 | 3 | 1.0 | 1.0 | 1.0 |" in text
     assert "gamma 0 minus RL" in text
+
+
+def test_seeds_trained_differently_are_named(study, records):
+    assert "different settings" not in markdown(study.plan, records)
+    leave(records, "sft", 1, gamma=0.9)
+    assert "The seeds of sft were trained with different settings" in markdown(study.plan, records)
+
+
+def test_records_of_another_base_are_refused(study, spent, tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "model.safetensors").write_bytes(b"other")
+    leave(study.records, "sft", 0)
+    with pytest.raises(SetupError, match=r"sft-0.*started from weights None"):
+        run(replace(study, plan=study.plan.model_copy(update={"base": str(base)})), [], 60, 1)
+    assert spent == []
 
 
 def test_no_checkpoint_is_left_out_and_all_are_compared_on_the_same_tasks(study, records):
