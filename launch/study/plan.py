@@ -47,7 +47,8 @@ class Recipe(Section):
 
 
 class Arm(Section):
-    """after: the arm whose checkpoint it starts from ("" for the base model). recipe "": nothing is trained.
+    """after: the arm whose checkpoint it starts from ("" for the base model). recipe "": nothing is trained; what is scored
+    is `model`, a finished checkpoint, or the base.
 
     set: overrides on top of the recipe's. seeds: default the study's; a dependent whose seed is not among them starts from
     the first. against: arms it is compared with, task by task and seed by seed. part: the table it belongs to.
@@ -55,6 +56,7 @@ class Arm(Section):
 
     title: str
     recipe: str = ""
+    model: str = ""
     after: str = ""
     set: dict[str, Any] = Field(default_factory=dict)
     seeds: tuple[int, ...] = ()
@@ -84,7 +86,9 @@ class Plan(Section):
             ):
                 if said not in known:
                     raise ValueError(f"arm {name}: unknown {said!r}{nearest(said, [*known])}")
-            if arm.after and not self.arms[arm.after].recipe:
+            if arm.recipe and arm.model:
+                raise ValueError(f"arm {name}: give a recipe or a finished model")
+            if arm.after and not (self.arms[arm.after].recipe or self.arms[arm.after].model):
                 raise ValueError(f"arm {name}: {arm.after} trains nothing to start from")
         for key, exam in self.exams.items():
             for world in (*exam.live, *exam.sop, *exam.steps, "train"):

@@ -45,9 +45,9 @@ class Study:
         return self.records / f"{job.name}{SUFFIX}"
 
     def model(self, job: Job | None) -> str:
-        """What this job ends with; None is the base model, and so is a job that trains nothing."""
+        """What this job ends with; None is the base model, and so is a job that names no other and trains nothing."""
         if job is None or not self.plan.arms[job.arm].recipe:
-            return self.plan.base
+            return (self.plan.arms[job.arm].model if job else "") or self.plan.base
         return str(self.out / job.name / "train" / "model")
 
     def trained(self, job: Job | None) -> bool:

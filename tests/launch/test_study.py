@@ -155,6 +155,22 @@ def test_mistakes_in_a_plan_are_named(plan_path, old, new, message):
         load_plan(plan_path)
 
 
+def test_a_finished_model_is_scored_and_started_from_as_it_is(plan_path, study, spent):
+    plan_path.write_text(PLAN.replace("{title: SFT, recipe: sft}", "{title: SFT, model: models/half, seeds: [0]}"))
+    given = replace(study, plan=load_plan(plan_path))
+    assert given.model(Job("sft", 0)) == "models/half"
+    assert source(given.plan, Job("semi_1", 1)) == Job("sft", 0)
+    run(given, ["comparison"], 60, 1)
+    assert spent == [
+        "score base-0",
+        "score sft-0",
+        "train semi_1-0",
+        "score semi_1-0",
+        "train semi_1-1",
+        "score semi_1-1",
+    ]
+
+
 def test_an_unknown_arm_is_named(study):
     with pytest.raises(SetupError, match="did you mean 'semi_1'"):
         jobs(study.plan, ["semi1"])
