@@ -143,7 +143,8 @@ class Rollout(Section):
     `group_port`) or vllm-colocate (an engine in this process that takes the share `memory` of the GPU).
 
     timeout: seconds to wait for the server to come up. concurrency: requests under way at once, per process. tolerance:
-    largest mean difference of a probe token's log-probability between vLLM and the trainer after a weight sync.
+    largest mean difference of a probe token's log-probability between vLLM and the trainer after a weight sync; the default
+    leaves room for bf16, in float32 the two agree to 1e-6.
 
     share_vision, share_prefill, drafts: what the local engine may share or foresee (agent.policy.Tricks); no answer changes
     with them. features: a folder in which all processes of a host keep vision features, over runs too.
