@@ -5,7 +5,8 @@
 The usual way, which the public code of UI-S1 follows: all rollouts go from step to step together, each decodes and encodes
 its own images, prompts are padded into one batch, nobody is shared, and who has finished waits for the slowest. Walks are
 semi-online with unlimited thought-free patches, so all reach their last step and the work does not depend on how good the
-policy is. Equality is checked in float64; the gaps of the rows are single precision's. Times are CPU seconds of one thread, the minimum of the repeats, variants taking turns.
+policy is. Equality is checked in float64; the gaps of the rows are single precision's. Times are CPU seconds of one thread,
+the minimum of the repeats, variants taking turns.
 
 Drafts are measured at imposed agreement: for a share of the turns the draft is what the policy said itself (known from an
 earlier pass), for the rest that text with a tail of other words. Peak memory is that of fresh processes, one per number of
