@@ -29,6 +29,7 @@ TORCH_FILES = {
     "rl/likelihood.py",
     "rl/vllm.py",
     "rl/trainer.py",
+    "rl/tree.py",
     "rl/sft.py",
     "launch/train.py",
 }
