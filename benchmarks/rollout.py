@@ -349,7 +349,8 @@ def main() -> None:
         "speedup_90_percent_drafts": by["drafts, agreement 90%", 1.0]["speedup"],
         "identical": all(row["same_tokens"] == 1.0 and row["logprob_gap"] < 1e-5 for row in checks),
         "machine": f"{platform.processor() or platform.machine()}, 1 thread, torch {torch.__version__}",
-        "command": f"python benchmarks/rollout.py {' '.join(sys.argv[1:])}",
+        "command": f"python benchmarks/rollout.py --model {Path(options.model).name} --episodes {options.episodes} "
+        f"--rollouts {options.rollouts} --repeats {options.repeats}",
         "in_float64": checks,
         "rows": rows,
         "memory": kept,
