@@ -160,6 +160,7 @@ def test_a_server_that_stands_still_is_caught_inside_the_tolerance(folder, serve
         trained(folder, tmp_path, GREEDY_SHORT, settings(server, tolerance=0.2), updates=9, rate=2e-4)
 
 
+@pytest.mark.slow
 def test_a_server_with_another_model_is_caught_at_once(folder, tmp_path):
     other = FakeServer(build_tiny(tmp_path / "other", TEXTS, "qwen3_vl", seed=5, **SMALL))
     other.lies = True
