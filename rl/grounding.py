@@ -93,10 +93,10 @@ def _places(source: str) -> Counter[tuple[int, int]]:
 
 
 def _rare(named: Sequence[Shown], source: str, rng: random.Random) -> list[Shown]:
-    """Two of them, each drawn with a weight of one over the frequency of its place: titles and first rows are on every
-    page, and a model must not score by knowing that."""
+    """Two of them, each drawn with a weight of one over the squared frequency of its place: titles and first rows are on
+    every page, and a model must not score by knowing that."""
     places = _places(source)
-    return sorted(named, key=lambda shown: -(rng.random() ** (1 + places[shown.centre])))[:2]
+    return sorted(named, key=lambda shown: rng.expovariate(1) * (1 + places[shown.centre]) ** 2)[:2]
 
 
 def _asked(what: str, question: Question, dialogue: Dialogue, shot: Screenshot) -> Asked:
