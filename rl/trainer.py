@@ -103,7 +103,8 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
         check_launch(self.accelerator, args, processes)
         self.vision = VisionStore(self.encoder, on=share_vision, folder=features)
         plain = plain_model(self.model)
-        trees = share_prefix and all(takes_trees(m) for m in (self.model, self.ref_model) if m is not None)
+        models = [self.accelerator.unwrap_model(m) for m in (self.model, self.ref_model) if m is not None]
+        trees = share_prefix and all(map(takes_trees, models))
         if share_prefix and not trees:
             _log.warning("update.share_prefix is off: this attention takes no 4-D mask; use sdpa to share prompts")
         self.share_prefix = share_prefix
