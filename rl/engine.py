@@ -110,6 +110,8 @@ def _make(
             raise SetupError(f"training.{key} is set by the trainer itself; remove it")
         if isinstance(value, str) and hints[key] in (float, float | None):
             training = {**training, key: _number(key, value)}
+        elif isinstance(value, bool) and key.endswith("_strategy"):  # YAML reads a bare `no` as false
+            training = {**training, key: "yes" if value else "no"}
     if deepspeed is not None:
         if not Path(deepspeed).is_file():
             raise SetupError(f"no DeepSpeed config {deepspeed}; give one of launch/deepspeed/zero1.json, zero2, zero3")

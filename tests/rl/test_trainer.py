@@ -535,7 +535,10 @@ def test_arguments_that_would_go_wrong(tmp_path: Path, training: dict[str, Any],
 
 
 def test_argument_defaults(tmp_path: Path) -> None:
-    args = make_training_args({"max_steps": 6, "learning_rate": "2e-6", "save_steps": 5}, tmp_path)
+    args = make_training_args(
+        {"max_steps": 6, "learning_rate": "2e-6", "save_steps": 5, "logging_strategy": False}, tmp_path
+    )
+    assert args.logging_strategy == "no"
     assert (args.loss_type, args.beta, args.epsilon, args.temperature) == ("dapo", 1e-4, 0.2, 1.0)
     assert args.learning_rate == 2e-6
     rounded = arguments(tmp_path, save_strategy="steps", save_steps=3)
