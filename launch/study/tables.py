@@ -107,9 +107,12 @@ def _differences(plan: Plan, found: list[Checkpoint], groups: dict[str, list[Che
 
 
 def _gap(metric: Metric, first: list[Checkpoint], second: list[Checkpoint]) -> tuple[str, str, str]:
-    """(difference with its interval, p, in how many seeds it is above 0). An arm with one seed is compared with that seed's
-    own start only where seeds are shared."""
-    gap = difference({c.seed: metric.of(c)[0] for c in first}, {c.seed: metric.of(c)[0] for c in second})
+    """(difference with its interval, p, in how many seeds it is above 0). What has one seed only, a start that all seeds
+    share, is compared with each of the other's."""
+    ours, theirs = ({c.seed: metric.of(c)[0] for c in arm} for arm in (first, second))
+    if len(theirs) == 1:
+        theirs = dict.fromkeys(ours, *theirs.values())
+    gap = difference(ours, theirs)
     if gap is None:
         return "-", "-", "-"
     up = sum(value > 0 for value in gap.by_seed)

@@ -361,6 +361,12 @@ def test_the_tables_hold_the_records_numbers(study, records):
     assert "gamma 0 minus RL" in text
 
 
+def test_a_shared_start_is_compared_with_every_seed(study, records):
+    study.record(Job("sft", 1)).unlink()
+    gap = next(line for line in markdown(study.plan, records).splitlines() if line.startswith("| + RL minus SFT"))
+    assert "of 2" in gap
+
+
 def test_seeds_trained_differently_are_named(study, records):
     assert "different settings" not in markdown(study.plan, records)
     leave(records, "sft", 1, gamma=0.9)
