@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SHIPPED = {"tiny-base": Path(__file__).parent / "base"}
+SHIPPED = {name: Path(__file__).parent / folder for name, folder in (("tiny-base", "base"), ("tiny-sft", "sft"))}
 
 
 def shipped(name: str | Path) -> str:

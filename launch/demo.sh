@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole method on the embedded phone, on a laptop CPU: record experts, build a tiny model, SFT, then offline RL and
-# semi-online RL side by side from the same SFT checkpoint, and score all of them. About 10 minutes on 2 cores.
+# What semi-online RL adds, on a laptop CPU: from the shipped half-trained agent tiny-sft, semi-online RL on one core and, for as
+# long, more SFT on the other; then all three are scored on recordings and on live simulated phones. About 10 minutes on 2 cores.
 #   ./launch/demo.sh [FOLDER]        everything is written there (default runs/demo; an earlier demo in it is replaced)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -14,39 +14,33 @@ export OMP_NUM_THREADS=1
 
 say() { printf '\n== %s (%dm%02ds)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)); }
 start() { "$@" 2>"$out/$name.log" >/dev/null || { echo "failed: $*" >&2; tail -20 "$out/$name.log" >&2; exit 1; }; }
-score() { # score NAME MODEL TASKS: the three metrics of one agent, TASKS of them live
+score() { # score NAME MODEL: the three metrics of one agent
     local name="score-$1"
     start guiderail evaluate sop "$out/test" --model "$2" --out "$out/scores/$1/sop"
     start guiderail evaluate offline "$out/test" --limit 120 --model "$2" --out "$out/scores/$1/offline"
-    start guiderail evaluate pocket --tasks "$3" --seed 1 --model "$2" --out "$out/scores/$1/pocket"
+    start guiderail evaluate pocket --tasks 400 --seed 1 --model "$2" --out "$out/scores/$1/pocket"
 }
-train() { # train NAME CONFIG MODEL PROCESSES
-    local name="train-$1"
-    NPROC="$4" start bash launch/train_single.sh "launch/configs/$2" \
-        model.path="$3" data.train="$out/train" --out "$out/$1"
+train() { # train NAME CONFIG [key=value ...]
+    local name="train-$1" config="launch/configs/$2"
+    shift 2
+    start guiderail train "$config" model.path=tiny-sft data.train="$out/train" "$@" --out "$out/${name#train-}"
 }
 
 say "recording experts on the simulated phone"
-guiderail record pocket --split train --episodes 800 --seed 0 --out "$out/train"
+guiderail record pocket --split train --episodes 1500 --seed 0 --out "$out/train"
 guiderail record pocket --split test --episodes 200 --seed 1 --out "$out/test"
 guiderail gate "$out/test" --dialect brief
 
-say "a random tiny vision-language model, and stage one: SFT on expert turns"
-guiderail init tiny "$out/train" --out "$out/tiny"
-train sft tiny_sft.yaml "$out/tiny" 2
-
-say "offline RL and semi-online RL from the same SFT checkpoint, side by side"
-train offline tiny_offline.yaml "$out/sft/model" 1 &
-offline=$!
-train semi-online tiny_semi_online.yaml "$out/sft/model" 1
-wait "$offline"
+say "from tiny-sft: semi-online RL, and beside it more SFT"
+train more-sft tiny_more_sft.yaml &
+beside=$!
+train semi-online tiny_semi_online.yaml
+wait "$beside"
 
 say "scoring"
-# A model that never ends its turn talks until its time is up: few live tasks are enough to see that.
-{ score base "$out/tiny" 30 && score offline "$out/offline/model" 150; } &
+{ score tiny-sft tiny-sft && score more-sft "$out/more-sft/model"; } &
 lane=$!
-score sft "$out/sft/model" 150
-score semi-online "$out/semi-online/model" 150
+score semi-online "$out/semi-online/model"
 wait "$lane"
 
 say "report"

@@ -13,29 +13,27 @@ from launch import show
 from rl.runlog import read_json
 
 AGENTS = {
-    "base": "random weights",
-    "sft": "SFT",
-    "offline": "+ offline RL",
+    "tiny-sft": "tiny-sft, where both start",
+    "more-sft": "+ more SFT",
     "semi-online": "+ semi-online RL",
 }
 
 
 def table(folder: Path) -> Table:
-    """Rates in percent with 95 % intervals; minutes of training times processes, and turns sampled for it."""
+    """Rates in percent with 95 % intervals; minutes of training in this run, and turns sampled for it."""
     result = Table(box=box.SIMPLE, title=f"{folder}: 95 % intervals in brackets", title_justify="left")
     for column in ("", "SOP PG", "SOP TSR", "SOP Score", "offline SR", "live success", "minutes", "turns"):
         result.add_column(column, justify="left" if column == "" else "right", no_wrap=True)
     for agent, title in AGENTS.items():
         sop, offline, pocket = (read_json(folder / "scores" / agent / kind / "metrics.json") for kind in KINDS)
-        trained = agent != "base"
-        training = read_json(folder / agent / "metrics.json") if trained else {"seconds": 0, "sampled_turns": 0}
-        processes = read_json(folder / agent / "run.json")["processes"] if trained else 1
+        trained = folder / agent / "metrics.json"
+        training = read_json(trained) if trained.exists() else {"seconds": 0, "sampled_turns": 0}
         result.add_row(
             title,
             *(show.percent(sop[key], sop["intervals"][key]) for key in ("PG", "TSR", "Score")),
             show.percent(offline["SR"], offline["intervals"]["SR"]),
             show.percent(pocket["success"], pocket["interval"]),
-            f"{training['seconds'] / 60:.1f}" + (f" x {processes}" if processes > 1 else ""),
+            f"{training['seconds'] / 60:.1f}",
             str(training["sampled_turns"]),
         )
     return result

@@ -24,14 +24,16 @@ def test_names_become_folders_and_all_else_stays(tmp_path, monkeypatch):
     assert shipped("tiny-base") == "tiny-base"
 
 
-def test_it_is_small_and_of_a_standard_class():
-    model = AutoModelForImageTextToText.from_pretrained(BASE)
+@pytest.mark.parametrize("name", SHIPPED)
+def test_they_are_small_and_of_a_standard_class(name):
+    folder = SHIPPED[name]
+    model = AutoModelForImageTextToText.from_pretrained(folder)
     assert type(model).__name__ == "Qwen3VLForConditionalGeneration"
     assert sum(parameter.numel() for parameter in model.parameters()) < 5_000_000
-    assert (BASE / "model.safetensors").stat().st_size < 12_000_000
-    assert {"README.md", "tokenizer.json", "preprocessor_config.json"} <= {file.name for file in BASE.iterdir()}
-    assert json.loads((BASE / "guiderail.json").read_text())["dialect"] == "brief"
-    assert voice(Ask(model="tiny-base")).images == 1
+    assert (folder / "model.safetensors").stat().st_size < 12_000_000
+    assert {"README.md", "tokenizer.json", "preprocessor_config.json"} <= {file.name for file in folder.iterdir()}
+    assert json.loads((folder / "guiderail.json").read_text())["dialect"] == "brief"
+    assert voice(Ask(model=name)).images == 1
 
 
 @pytest.fixture(scope="module")
