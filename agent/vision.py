@@ -103,7 +103,11 @@ class VisionStore:
         weights = list(tower.parameters())
         if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
             return False
-        if any(hasattr(weight, "ds_shape") and weight.shape != weight.ds_shape for weight in weights):
+        spread = [weight for weight in weights if hasattr(weight, "ds_shape")]
+        # Gathered weights are whole for a moment, but while its hooks are on a forward still waits for all processes.
+        if spread and (
+            any(w.shape != w.ds_shape for w in spread) or any(m._forward_pre_hooks for m in tower.modules())
+        ):
             return False
         return not any(isinstance(m, nn.Dropout) and m.training and m.p > 0 for m in tower.modules())
 
