@@ -13,7 +13,7 @@ from launch import show
 from rl.runlog import read_json
 
 AGENTS = {
-    "tiny-sft": "tiny-sft, where both start",
+    "tiny-sft": "tiny-sft (start)",
     "more-sft": "+ more SFT",
     "semi-online": "+ semi-online RL",
 }
@@ -42,4 +42,4 @@ def table(folder: Path) -> Table:
 KINDS = ("sop", "offline", "pocket")
 
 if __name__ == "__main__":
-    Console(width=max(140, show.out.width)).print(table(Path(sys.argv[1])))
+    Console(width=max(150, show.out.width)).print(table(Path(sys.argv[1])))
