@@ -47,7 +47,7 @@ ANDROID_WORLD = (
 PACKAGES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
         "train",
-        ("torch", "transformers", "trl", "peft", "deepspeed", "accelerate", "datasets", "tensorboard"),
+        ("torch", "transformers", "trl", "peft", "deepspeed", "accelerate", "datasets", "tensorboard", "requests"),
         "pip install 'guiderail[train]'",
     ),
     ("live Android", ("android-env", "immutabledict"), "pip install 'guiderail[android]'"),
