@@ -58,7 +58,11 @@ def test_nothing_in_a_pickle_runs(tmp_path, monkeypatch, bad):
     assert not list(tmp_path.glob("pwned*"))
 
 
-@pytest.mark.parametrize("data", [b"", b"no gzip", gzip.compress(b"no pickle"), gzip.compress(pickle.dumps({"a": 1}))])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"no gzip", gzip.compress(b"no pickle", mtime=0), gzip.compress(pickle.dumps({"a": 1}), mtime=0)],
+    ids=["empty", "plain", "no pickle", "no list"],
+)
 def test_damaged_checkpoints(tmp_path, data):
     (tmp_path / "A_0.pkl.gz").write_bytes(data)
     with pytest.raises(DataError, match=r"A_0\.pkl\.gz:1"):
