@@ -1,8 +1,8 @@
 """Goal, own history and current screen -> the conversation put before the policy.
 
 One user turn and one assistant turn per step: the first user turn carries the goal, every user turn carries its
-screenshot after its text (or all pictures come first, `Dialect.pictures_first`). Only the last `images` screenshots stay, the current one included; older user turns keep
-their text. All assistant turns stay. Families that keep their history as text compose a single user turn instead
+screenshot after its text (or all pictures come first, `Dialect.pictures_first`). Only the last `images` screenshots
+stay, the current one included; older user turns keep their text. All assistant turns stay. Families that keep their history as text compose a single user turn instead
 (`Dialect.compose`). Either way the history is what the walk hands in: the agent's own turns, or their repairs.
 """
 

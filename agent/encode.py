@@ -78,7 +78,7 @@ class Encoder:
         self._check_template()
 
     def prompt(self, prompt: Prompt) -> Encoded:
-        """Raises PromptTooLong over `max_prompt_tokens`, SetupError for a picture whose size is not of this model's `vision`."""
+        """Raises PromptTooLong over `max_prompt_tokens`, SetupError for a picture that is not sized for `vision`."""
         text = self.tokenizer.apply_chat_template(
             [_as_chat(message, self._spell_out) for message in prompt.messages],
             tokenize=False,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -90,7 +88,7 @@ def _recorded(
     log = RunLog(out, kind, details) if out else None
     lengths = {episode.id: len(episode.steps) for episode in data.episodes}
     total = len(data.episodes) if kind == "sop" else sum(lengths.values())
-    with _bar(kind, total) as tick:
+    with show.bar(kind, total) as tick:
 
         def record(rollout: Rollout) -> None:
             tick()
@@ -128,13 +126,6 @@ def notes(data: Dataset) -> None:
     """What the loader decided or dropped, for people."""
     for line in (*data.notes, *(f"dropped {message}" for message in data.dropped)):
         show.err.print(line, style="dim", markup=False, highlight=False)
-
-
-@contextmanager
-def _bar(name: str, total: int) -> Iterator[Callable[[], None]]:
-    with show.progress() as progress:
-        task = progress.add_task(name, total=total, note="")
-        yield lambda: progress.advance(task)
 
 
 @app.command()
@@ -224,7 +215,7 @@ def screenspot(
         "seed": seed,
     }
     log = RunLog(out, "screenspot", details) if out else None
-    with _bar("screenspot", len(loaded.episodes)) as tick:
+    with show.bar("screenspot", len(loaded.episodes)) as tick:
 
         def record(rollout: Rollout) -> None:
             tick()
@@ -285,7 +276,7 @@ def likelihood(
     }
     log = RunLog(out, "likelihood", details) if out else None
     started = time.perf_counter()
-    with _bar("likelihood", len(asked)) as tick:
+    with show.bar("likelihood", len(asked)) as tick:
         told = score(actor.policy, asked, lambda *_: tick())
     seconds = time.perf_counter() - started
     result = summary(asked, told) | {

@@ -82,8 +82,7 @@ def grounding(
     actor = parts.acting(who)
     details = {"model": actor.model, "voice": asdict(actor.voice), "seed": seed, "screens": screens, "style": style}
     log = RunLog(out, "grounding", details) if out else None
-    with show.progress() as progress:
-        bar = progress.add_task("screens", total=2 * screens, note="")
+    with show.bar("screens", 2 * screens) as tick:
         result = evaluate_grounding(
             actor.policy,
             actor.dialogue,
@@ -91,7 +90,7 @@ def grounding(
             screens=screens,
             style=style,
             width=width,
-            tick=lambda: progress.advance(bar),
+            tick=tick,
         )
     if log is not None:
         log.finish(show.strict(result))

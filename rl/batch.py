@@ -52,7 +52,7 @@ class Row:
 
     @cached_property
     def strand(self) -> Strand:
-        return Strand(torch.cat([self.encoded.ids, self.target]), len(self.encoded.ids), self.encoded.pictures)
+        return Strand.of(self.encoded, self.target)
 
 
 @dataclass(frozen=True)

@@ -191,20 +191,26 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read the YAML, apply `section.key=value` overrides (values are YAML), validate. Raises SetupError."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SetupError(f"no config file {path}") from None
-    except yaml.YAMLError as error:
-        raise SetupError(f"{path} is not YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise SetupError(f"{path} holds no mapping, expected the sections model, data, method, training")
+    content = read_yaml(path, "config file", "the sections model, data, method, training")
     for override in overrides:
         _apply(content, override)
     try:
         return Config.model_validate(content)
     except ValidationError as error:
         raise SetupError("\n".join(f"{path}: {_explain(problem)}" for problem in error.errors())) from None
+
+
+def read_yaml(path: Path, what: str, expected: str) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises SetupError, in words that say `what` it is and what was `expected` in it."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SetupError(f"no {what} {path}") from None
+    except yaml.YAMLError as error:
+        raise SetupError(f"{path} is not YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise SetupError(f"{path} holds no mapping, expected {expected}")
+    return content
 
 
 def _apply(content: dict[str, Any], override: str) -> None:

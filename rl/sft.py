@@ -71,10 +71,7 @@ class ExpertTurnTrainer(ExactCheckpoints, SFTTrainer):  # type: ignore[misc]
         examples = [self.examples[i] for i in chosen]
         if not self.vision.on:
             return {**collate_turns(examples, self.encoder), "rows": chosen}
-        strands = []
-        for prompt, text in examples:
-            encoded, target = self.encoder.prompt(prompt), self.encoder.target(text)
-            strands.append(Strand(torch.cat([encoded.ids, target]), len(encoded.ids), encoded.pictures))
+        strands = [Strand.of(self.encoder.prompt(prompt), self.encoder.target(text)) for prompt, text in examples]
         layout = lay_out(strands, self.encoder, self._rope, 0.0)
         labels = layout.labels[None]
         inputs = {"input_ids": layout.ids, "attention_mask": layout.mask(), "position_ids": layout.positions}

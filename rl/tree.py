@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from agent.encode import Encoder
+from agent.encode import Encoded, Encoder
 from agent.types import Picture
 from agent.vision import plain_model
 
@@ -42,6 +42,10 @@ class Strand:
     ids: Tensor
     start: int
     pictures: tuple[Picture, ...]
+
+    @classmethod
+    def of(cls, prompt: Encoded, target: Tensor) -> Strand:
+        return cls(torch.cat([prompt.ids, target]), len(prompt.ids), prompt.pictures)
 
 
 @dataclass(frozen=True, eq=False)

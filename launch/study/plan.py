@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from agent.errors import SetupError
-from rl.config import Section, nearest
+from rl.config import Section, nearest, read_yaml
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SHIPPED = CONFIGS / "study" / "pocket.yaml"
@@ -118,14 +117,7 @@ class Job:
 
 def load_plan(path: Path, base: str | None = None) -> Plan:
     """Read and check a plan; `base` replaces the model it starts from. Raises SetupError."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SetupError(f"no plan {path}") from None
-    except yaml.YAMLError as error:
-        raise SetupError(f"{path} is not YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise SetupError(f"{path} holds no mapping, expected base, worlds, exams, recipes, arms")
+    content = read_yaml(path, "plan", "base, worlds, exams, recipes, arms")
     try:
         return Plan.model_validate(content | ({"base": base} if base else {}))
     except ValidationError as error:

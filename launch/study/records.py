@@ -34,6 +34,16 @@ def read_record(path: Path) -> tuple[dict[str, Any], list[Line]]:
     return header, lines
 
 
+def read_header(path: Path) -> dict[str, Any]:
+    """A record's header alone. Raises DataError."""
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            header: dict[str, Any] = json.loads(file.readline())
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"{path}:1", f"no record of a study: {error}") from None
+    return header
+
+
 def weights_digest(folder: Path) -> str | None:
     """SHA-256 over the safetensors of a model folder, first 16 hex digits; None where there are none."""
     files = sorted(folder.glob("*.safetensors"))

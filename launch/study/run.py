@@ -18,7 +18,7 @@ from agent.errors import SetupError
 from agent.shipped import shipped
 from launch import show
 from launch.study.plan import CONFIGS, Job, Plan, as_arguments, jobs, overrides, source
-from launch.study.records import SUFFIX, read_record, weights_digest
+from launch.study.records import SUFFIX, read_header, weights_digest
 from rl.runlog import read_json, write_json
 
 WAIT = 5.0
@@ -72,7 +72,7 @@ class Study:
     def estimate(self, job: Job) -> float:
         """Seconds this job still takes: as the records of its arm say, else as the plan guesses."""
         arm = self.plan.arms[job.arm]
-        known = [read_record(path)[0] for path in self.records.glob(f"{job.arm}-*{SUFFIX}")]
+        known = [read_header(path) for path in self.records.glob(f"{job.arm}-*{SUFFIX}")]
         train = max((h["train"]["wall"] for h in known if h["train"]), default=0.0) if arm.recipe else 0.0
         exam = max((h["score"]["wall"] for h in known), default=60 * self.plan.exams[arm.exam].minutes)
         if arm.recipe and not train:
@@ -94,7 +94,7 @@ def prepare(study: Study) -> None:
 def same_base(study: Study) -> None:
     """SetupError when models in `out` or records come from other base weights than the plan's: they must not mix."""
     now, kept = weights_digest(Path(shipped(study.plan.base))), study.out / "base.json"
-    known = {str(p): read_record(p)[0]["base"]["weights"] for p in sorted(study.records.glob(f"*{SUFFIX}"))}
+    known = {str(p): read_header(p)["base"]["weights"] for p in sorted(study.records.glob(f"*{SUFFIX}"))}
     if kept.exists():
         known[str(study.out)] = read_json(kept)["weights"]
     for place, digest in known.items():
