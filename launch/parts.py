@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -120,7 +121,16 @@ def _policy(ask: Ask, voice: Voice, episodes: Sequence[Episode]) -> Policy:
     quiet()
     from agent.local import load_policy
 
-    return load_policy(str(ask.model), adapter=ask.adapter, max_prompt_tokens=voice.max_prompt_tokens)
+    return load_policy(
+        str(ask.model), adapter=ask.adapter, max_prompt_tokens=voice.max_prompt_tokens, features=features_folder()
+    )
+
+
+def features_folder() -> Path | None:
+    """Where vision features are kept from one command to the next, so that checkpoints with the same tower look at a
+    screenshot once: the environment's GUIDERAIL_FEATURES; None where it is not set."""
+    folder = os.environ.get("GUIDERAIL_FEATURES")
+    return Path(folder) if folder else None
 
 
 def dataset(path: str, screen: str | None, swipes: str, skip_bad: bool, limit: int | None) -> Dataset:

@@ -150,6 +150,7 @@ def _common(scene: Scene) -> dict[str, Any]:
         "freeze_vision": config.model.freeze_vision,
         "dtype": config.model.dtype,
         "share_vision": config.update.share_vision,
+        "features": Path(config.rollout.features) if config.rollout.features else parts.features_folder(),
     }
 
 
@@ -220,7 +221,6 @@ def rl_trainer(scene: Scene, out: Path, log: RunLog | None) -> SemiOnlineTrainer
         max_batch=method.width,
         share_prefix=config.update.share_prefix,
         tricks=config.rollout.tricks(),
-        features=Path(config.rollout.features) if config.rollout.features else None,
         **_common(scene),
     )
 

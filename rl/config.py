@@ -147,7 +147,8 @@ class Rollout(Section):
     leaves room for bf16, in float32 the two agree to 1e-6.
 
     share_vision, share_prefill, drafts: what the local engine may share or foresee (agent.policy.Tricks); no answer changes
-    with them. features: a folder in which all processes of a host keep vision features, over runs too.
+    with them. features: a folder in which all processes of a host keep vision features, over runs too; by default the
+    environment's GUIDERAIL_FEATURES, which evaluation reads as well.
     """
 
     engine: Literal["local", "vllm-server", "vllm-colocate"] = "local"

@@ -29,7 +29,7 @@ class ExpertTurnTrainer(ExactCheckpoints, SFTTrainer):  # type: ignore[misc]
 
     The loss is the mean over the target tokens, end of turn included, of a whole optimizer step on all processes, so it
     does not depend on how rows were dealt. share_vision: a frozen tower sees each screenshot once, and the vocabulary's
-    logits are made for target tokens only; without it, the forward is TRL's.
+    logits are made for target tokens only; without it, the forward is TRL's. features: a folder for vision features.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class ExpertTurnTrainer(ExactCheckpoints, SFTTrainer):  # type: ignore[misc]
         freeze_vision: bool = False,
         dtype: str = "auto",
         share_vision: bool = True,
+        features: Path | None = None,
         processes: int | None = None,
         callbacks: list[Any] | None = None,
     ):
@@ -63,7 +64,7 @@ class ExpertTurnTrainer(ExactCheckpoints, SFTTrainer):  # type: ignore[misc]
         # The model class denies it, but TRL's loss does divide by the tokens of the whole step when it is told them.
         self.model_accepts_loss_kwargs = True
         check_launch(self.accelerator, args, processes)
-        self.vision = VisionStore(self.encoder, on=share_vision)
+        self.vision = VisionStore(self.encoder, on=share_vision, folder=features)
         self._rope = plain_model(self.model).model.get_rope_index
 
     def _collate(self, rows: Sequence[dict[str, int]]) -> dict[str, Any]:

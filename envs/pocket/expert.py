@@ -123,24 +123,26 @@ def _arrived(phone: Phone, want: Want) -> Move:
 
 
 def _reach(phone: Phone, want: Want, op: Op, hold: bool = False) -> Move:
-    """Tap the cell with this op, or scroll towards it."""
+    """Tap the cell with this op, or scroll towards it. The thought names the cell in either case: whether it shows is what
+    one finds out by looking for it."""
+    verb = "hold" if hold else "tap"
     visible = phone.scene().find(op)
     if visible:
-        verb = "hold" if hold else "tap"
-        action: Action | None = LongPress(_centre(phone, visible), 1.0) if hold else None
-        text = _note(want, f"{verb} {visible.cell.text}")
-        return Move(action, text, visible) if action else _click(phone, visible, text)
+        thought = _note(want, f"{verb} {visible.cell.text}")
+        if hold:
+            return Move(LongPress(_centre(phone, visible), 1.0), thought, visible)
+        return _click(phone, visible, thought)
     page = phone.page()
-    lines = [i for i, line in enumerate(page.lines) if any(op in (c.op, c.hold) for c in line)]
-    if not lines:
+    found = next(((i, c) for i, line in enumerate(page.lines) for c in line if op in (c.op, c.hold)), None)
+    if found is None:
         return Move(SystemButton("Back"), _note(want, "go back"))
+    line, cell = found
     unit = phone.width / 10
     shown = shown_lines(phone.height / unit, phone.state.look, bool(page.title), bool(page.footer), page.tall)
     now = phone.screen.scroll if phone.screen else phone.state.home_scroll
-    down = lines[0] >= now + shown - 1
     top, bottom = Point(0.5, 0.3), Point(0.5, 0.7)
-    swipe = Swipe(bottom, top) if down else Swipe(top, bottom)
-    return Move(swipe, _note(want, "scroll down" if down else "scroll up"))
+    swipe = Swipe(bottom, top) if line >= now + shown - 1 else Swipe(top, bottom)
+    return Move(swipe, _note(want, f"{verb} {cell.text}"))
 
 
 def _centre(phone: Phone, item: Placed) -> Point:

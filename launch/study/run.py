@@ -192,7 +192,7 @@ def _train(study: Study, job: Job, lock: int) -> None:
     named = {"model.path": study.model(source(plan, job)), "data.train": str(study.out / "data" / "train")}
     config = CONFIGS / plan.recipes[plan.arms[job.arm].recipe].config
     arguments = [*as_arguments(named | overrides(plan, job)), "--out", str(folder / "train")]
-    cost = _spend(["train", str(config), *arguments], folder / "train.log", lock)
+    cost = _spend(study, ["train", str(config), *arguments], folder / "train.log", lock)
     write_json(folder / "cost.json", cost)
 
 
@@ -200,18 +200,20 @@ def _examine(study: Study, job: Job, lock: int) -> None:
     folder = study.out / job.name
     asked = ["study", "score", study.model(job), "--arm", job.arm, "--seed", str(job.seed), "--base", study.plan.base]
     where = ["--plan", str(study.plan_path), "--out", str(study.out), "--records", str(study.records)]
-    _spend([*asked, *where], folder / "score.log", lock)
+    _spend(study, [*asked, *where], folder / "score.log", lock)
 
 
-def _spend(arguments: Sequence[str], log: Path, lock: int) -> dict[str, float]:
-    """Run a guiderail command to its end; {wall, cpu} in seconds, its own children included. Raises SetupError."""
+def _spend(study: Study, arguments: Sequence[str], log: Path, lock: int) -> dict[str, float]:
+    """Run a guiderail command to its end; {wall, cpu} in seconds, its own children included. All arms have the same vision
+    tower, so what one of them saw the others need not look at. Raises SetupError."""
     started = time.monotonic()
+    environment = {"OMP_NUM_THREADS": "1", "GUIDERAIL_FEATURES": str(study.out / "features")}
     with log.open("ab") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "launch.cli", *arguments],
             stdout=file,
             stderr=file,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env=os.environ | environment,
             pass_fds=(lock,),
         )
         _, status, used = os.wait4(process.pid, 0)
