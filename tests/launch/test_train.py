@@ -56,6 +56,23 @@ def test_sft_then_rl_then_score(world):
     assert score["n"] == 2
 
 
+def test_a_screenshot_is_looked_at_once_for_all_commands(world, tmp_path, monkeypatch):
+    score = ["evaluate", "sop", world / "data", "--model", world / "tiny", "--limit", 2, "--json"]
+    plain = json.loads(call(*score))
+    monkeypatch.setenv("GUIDERAIL_FEATURES", str(tmp_path / "features"))
+    assert json.loads(call(*score)) == plain
+    seen = {file.name: file.stat().st_ino for file in (tmp_path / "features").iterdir()}
+    assert seen
+    frozen = ["model.freeze_vision=true", "training.max_steps=1", "training.per_device_train_batch_size=4"]
+    run = train(world, "frozen", "tiny_sft.yaml", *frozen)
+    score[score.index("--model") + 1] = run / "model"
+    call(*score)
+    after = {file.name: file.stat().st_ino for file in (tmp_path / "features").iterdir()}
+    assert {
+        name: after[name] for name in seen
+    } == seen  # nothing was computed again: the trained model's tower is the same
+
+
 def test_groups_too_hard_by_likelihood_are_passed_over_and_recorded(world):
     """A random model expects next to nothing of any group."""
     hard = ["method.difficulty.low=0.5", "method.difficulty.rounds=2", "training.max_steps=2"]
