@@ -82,6 +82,8 @@ METRICS: dict[str, Metric] = {
     "SOP Score": Metric("sop", _both),
     "one-step SR": Metric("steps", _part("exact", "n")),
     "SOP TSR, memory": Metric("sop", _whole, True),
+    "SOP TSR, sampled": Metric("sampled", _whole),
+    "informative, sampled": Metric("sampled", _part("told", "turns")),
     "informative, memory": Metric("sop", _part("told", "turns"), True),
     "noted": Metric("sop", _part("noted", "due"), True),
     "informative, online": Metric("live", _part("told", "turns")),

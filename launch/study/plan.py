@@ -26,7 +26,8 @@ class World(Section):
 
 
 class Exam(Section):
-    """How much of each world one checkpoint is scored on: live tasks, SOP episodes, episodes for one-step accuracy.
+    """How much of each world one checkpoint is scored on: live tasks, SOP episodes, episodes for one-step accuracy, all
+    greedy, and SOP episodes sampled at temperature 1, the policy that RL trains.
 
     minutes: how long that takes, while no record says it better.
     """
@@ -34,6 +35,7 @@ class Exam(Section):
     live: dict[str, int]
     sop: dict[str, int]
     steps: dict[str, int]
+    sampled: dict[str, int] = Field(default_factory=dict)
     minutes: float
 
 
@@ -90,16 +92,14 @@ class Plan(Section):
             if arm.after and not (self.arms[arm.after].recipe or self.arms[arm.after].model):
                 raise ValueError(f"arm {name}: {arm.after} trains nothing to start from")
         for key, exam in self.exams.items():
-            for world in (*exam.live, *exam.sop, *exam.steps, "train"):
+            for world in (*exam.live, *exam.sop, *exam.steps, *exam.sampled, "train"):
                 if world not in self.worlds:
                     raise ValueError(f"exam {key}: unknown world {world!r}{nearest(world, self.worlds)}")
         return self
 
     def recorded(self, world: str) -> int:
         """How many episodes of this world are recorded: what training or the longest exam needs."""
-        wanted = [e.sop.get(world, 0) for e in self.exams.values()] + [
-            e.steps.get(world, 0) for e in self.exams.values()
-        ]
+        wanted = [part.get(world, 0) for e in self.exams.values() for part in (e.sop, e.steps, e.sampled)]
         return self.episodes if world == "train" else max(wanted)
 
 

@@ -26,21 +26,22 @@ _TEMPLATES = {template.name: template for template in TEMPLATES}
 
 
 def examine(plan: Plan, exam: str, model: str, data: Path) -> Iterator[Line]:
-    """The lines of one checkpoint. data: the folder that holds a recording per world. Greedy everywhere.
+    """The lines of one checkpoint. data: the folder that holds a recording per world. Greedy but for "sampled".
 
-    kind "sop": of t_i recorded steps, matched s_i; "steps": n steps under the expert's history, of these `type` of the
+    kind "sop", "sampled": of t_i recorded steps, matched s_i; "steps": n steps under the expert's history, of these `type` of the
     right kind and `exact`, of `touch` pointing ones `hit`; "live": ok 1, 0, or null when the machine failed.
     told: turns whose thought is neither empty nor one of the vague phrases. noted of due: turns at which the careful
     expert would note what the screen will not show (what is done, a code read), and whose thought names all of it.
     """
     chosen = plan.exams[exam]
     actor = parts.acting(parts.Ask(model=model))
-    rules, sampling = RULES["guiderail"], parts.sampling(actor.voice, 0.0)
-    for kind, wanted in (("sop", chosen.sop), ("steps", chosen.steps)):
+    rules = RULES["guiderail"]
+    for kind, wanted in (("sop", chosen.sop), ("sampled", chosen.sampled), ("steps", chosen.steps)):
+        run = evaluate_offline if kind == "steps" else evaluate_sop
+        sampling = parts.sampling(actor.voice, 1.0 if kind == "sampled" else 0.0)
         for world, count in wanted.items():
             episodes = parts.dataset(str(data / world), None, "finger", False, count).episodes
             walks: list[Rollout] = []
-            run = evaluate_sop if kind == "sop" else evaluate_offline
             run(episodes, actor.policy, actor.dialogue, rules, sampling=sampling, width=WIDTH, record=walks.append)
             by_episode: dict[str, list[Rollout]] = {}
             for rollout in walks:
@@ -48,7 +49,7 @@ def examine(plan: Plan, exam: str, model: str, data: Path) -> Iterator[Line]:
             for episode in episodes:
                 row = {"kind": kind, "world": world, "task": _key(episode), "memory": int(bool(episode.meta["memory"]))}
                 found = by_episode[episode.id]
-                yield row | (_walk(episode, found[0], plan, world) if kind == "sop" else _steps(episode, found))
+                yield row | (_steps(episode, found) if kind == "steps" else _walk(episode, found[0], plan, world))
     for world, count in chosen.live.items():
         yield from _live(plan, world, count, actor)
 

@@ -22,7 +22,8 @@ def markdown(plan: Plan, records: Path) -> str:
     ablations = arms(plan, found, "ablations")
     sections = [
         f"{done} of {len(planned)} planned checkpoints have a record; {len(found)} records in all. 95 % intervals in "
-        "brackets: bootstrap over seeds and tasks. Everything in percent, greedy.",
+        "brackets: bootstrap over seeds and tasks. Everything in percent; greedy but for what is called sampled, which is at "
+        "temperature 1.",
         *_mixed(found),
         _section("Online success and metrics", _rates(plan, comparison, _RATES)),
         _section("Differences, same seeds and tasks (points)", _differences(plan, found, comparison)),
@@ -59,13 +60,14 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in lines)
 
 
-_RATES = {name: METRICS[name] for name in ("online", "online, memory", "online, other", *AGAINST)}
+_RATES = {name: METRICS[name] for name in ("online", "online, memory", "online, other", *AGAINST, "SOP TSR, sampled")}
 _THOUGHTS = {
     "online, memory tasks": METRICS["online, memory"],
     "SOP TSR, memory tasks": METRICS["SOP TSR, memory"],
     "informative thoughts, memory tasks": METRICS["informative, memory"],
     "noted what had to be noted": METRICS["noted"],
     "informative thoughts, all live turns": METRICS["informative, online"],
+    "informative thoughts, sampled": METRICS["informative, sampled"],
 }
 
 
@@ -90,7 +92,8 @@ def _worlds(plan: Plan, groups: dict[str, list[Checkpoint]]) -> str:
 
 def _differences(plan: Plan, found: list[Checkpoint], groups: dict[str, list[Checkpoint]]) -> str:
     every = arms(plan, found)
-    shown = {"online": ONLINE, "online, memory": METRICS["online, memory"], "SOP TSR": METRICS["SOP TSR"]}
+    shown = {"online": ONLINE, "online, memory": METRICS["online, memory"]}
+    shown |= {name: METRICS[name] for name in ("SOP TSR", "SOP TSR, sampled")}
     rows = []
     for arm, group in groups.items():
         for other in plan.arms[arm].against:

@@ -29,7 +29,7 @@ episodes: 4
 seeds: [0, 1]
 worlds: {train: {split: train, seed: 0}, test: {split: test, seed: 1}, heldout: {split: heldout, seed: 1}}
 exams:
-  full: {live: {test: 3, heldout: 1}, sop: {test: 4}, steps: {test: 2}, minutes: 1}
+  full: {live: {test: 3, heldout: 1}, sop: {test: 4}, sampled: {test: 3}, steps: {test: 2}, minutes: 1}
   short: {live: {test: 2}, sop: {test: 2}, steps: {test: 1}, minutes: 1}
 recipes:
   sft: {config: tiny_sft.yaml, set: {training.max_steps: 3}, minutes: 2}
@@ -60,7 +60,7 @@ def spent(study, monkeypatch):
     """Commands that jobs would have started, in order; each leaves what the real one would."""
     done = []
 
-    def spend(arguments, log, lock):
+    def spend(_, arguments, log, lock):
         done.append(arguments[0] if arguments[0] == "train" else " ".join(arguments[4:7:2]))
         if arguments[0] == "train":
             folder = Path(arguments[-1])
@@ -212,7 +212,7 @@ def test_a_record_knows_better_than_the_plan_how_long_it_takes(study):
 def test_a_failed_job_is_reported_and_stops_what_depends_on_it(study, monkeypatch):
     tried = []
 
-    def spend(arguments, log, lock):
+    def spend(_, arguments, log, lock):
         tried.append(arguments[0])
         raise SetupError("no luck")
 
@@ -222,9 +222,9 @@ def test_a_failed_job_is_reported_and_stops_what_depends_on_it(study, monkeypatc
     assert tried == ["study", "train", "train"]
 
 
-def test_a_command_that_fails_says_why(tmp_path):
+def test_a_command_that_fails_says_why(study, tmp_path):
     with pytest.raises(SetupError, match=r"gate ended with 2: .*log"):
-        running._spend(["gate", str(tmp_path / "nowhere")], tmp_path / "log", running._lock(tmp_path / "job"))
+        running._spend(study, ["gate", str(tmp_path / "nowhere")], tmp_path / "log", running._lock(tmp_path / "job"))
     assert "nowhere" in (tmp_path / "log").read_text()
 
 
@@ -310,6 +310,7 @@ def test_an_agent_that_knows_nothing_sits_the_exam(recording, plan_path, monkeyp
     kinds = [(line["kind"], line["world"]) for line in lines]
     assert {kind: kinds.count(kind) for kind in kinds} == {
         ("sop", "test"): 4,
+        ("sampled", "test"): 3,
         ("steps", "test"): 2,
         ("live", "test"): 3,
         ("live", "heldout"): 1,
