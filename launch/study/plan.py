@@ -27,7 +27,7 @@ class World(Section):
 
 class Exam(Section):
     """How much of each world one checkpoint is scored on: live tasks, SOP episodes, episodes for one-step accuracy, all
-    greedy, and SOP episodes sampled at temperature 1, the policy that RL trains.
+    greedy; and live tasks and SOP episodes sampled at temperature 1, which is the policy that RL trains.
 
     minutes: how long that takes, while no record says it better.
     """
@@ -35,7 +35,8 @@ class Exam(Section):
     live: dict[str, int]
     sop: dict[str, int]
     steps: dict[str, int]
-    sampled: dict[str, int] = Field(default_factory=dict)
+    live_sampled: dict[str, int] = Field(default_factory=dict)
+    sop_sampled: dict[str, int] = Field(default_factory=dict)
     minutes: float
 
 
@@ -92,14 +93,14 @@ class Plan(Section):
             if arm.after and not (self.arms[arm.after].recipe or self.arms[arm.after].model):
                 raise ValueError(f"arm {name}: {arm.after} trains nothing to start from")
         for key, exam in self.exams.items():
-            for world in (*exam.live, *exam.sop, *exam.steps, *exam.sampled, "train"):
+            for world in (*exam.live, *exam.sop, *exam.steps, *exam.live_sampled, *exam.sop_sampled, "train"):
                 if world not in self.worlds:
                     raise ValueError(f"exam {key}: unknown world {world!r}{nearest(world, self.worlds)}")
         return self
 
     def recorded(self, world: str) -> int:
         """How many episodes of this world are recorded: what training or the longest exam needs."""
-        wanted = [part.get(world, 0) for e in self.exams.values() for part in (e.sop, e.steps, e.sampled)]
+        wanted = [part.get(world, 0) for e in self.exams.values() for part in (e.sop, e.steps, e.sop_sampled)]
         return self.episodes if world == "train" else max(wanted)
 
 

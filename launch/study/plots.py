@@ -43,6 +43,7 @@ def _arms(plan: Plan, groups: dict[str, list[Checkpoint]]) -> Figure:
     """Online success of all tasks, of memory tasks and the share of memory turns noted: mean, interval, seeds as dots."""
     shown = {
         "online success, all tasks": METRICS["online"],
+        "online success, sampled": METRICS["online, sampled"],
         "online success, memory tasks": METRICS["online, memory"],
         "noted what had to be noted": METRICS["noted"],
     }

@@ -26,9 +26,9 @@ _TEMPLATES = {template.name: template for template in TEMPLATES}
 
 
 def examine(plan: Plan, exam: str, model: str, data: Path) -> Iterator[Line]:
-    """The lines of one checkpoint. data: the folder that holds a recording per world. Greedy but for "sampled".
+    """The lines of one checkpoint. data: the folder that holds a recording per world. Greedy but for the kinds in "_sampled".
 
-    kind "sop", "sampled": of t_i recorded steps, matched s_i; "steps": n steps under the expert's history, of these `type` of the
+    kind "sop": of t_i recorded steps, matched s_i; "steps": n steps under the expert's history, of these `type` of the
     right kind and `exact`, of `touch` pointing ones `hit`; "live": ok 1, 0, or null when the machine failed.
     told: turns whose thought is neither empty nor one of the vague phrases. noted of due: turns at which the careful
     expert would note what the screen will not show (what is done, a code read), and whose thought names all of it.
@@ -36,9 +36,9 @@ def examine(plan: Plan, exam: str, model: str, data: Path) -> Iterator[Line]:
     chosen = plan.exams[exam]
     actor = parts.acting(parts.Ask(model=model))
     rules = RULES["guiderail"]
-    for kind, wanted in (("sop", chosen.sop), ("sampled", chosen.sampled), ("steps", chosen.steps)):
+    for kind, wanted in (("sop", chosen.sop), ("sop_sampled", chosen.sop_sampled), ("steps", chosen.steps)):
         run = evaluate_offline if kind == "steps" else evaluate_sop
-        sampling = parts.sampling(actor.voice, 1.0 if kind == "sampled" else 0.0)
+        sampling = parts.sampling(actor.voice, _temperature(kind))
         for world, count in wanted.items():
             episodes = parts.dataset(str(data / world), None, "finger", False, count).episodes
             walks: list[Rollout] = []
@@ -50,8 +50,13 @@ def examine(plan: Plan, exam: str, model: str, data: Path) -> Iterator[Line]:
                 row = {"kind": kind, "world": world, "task": _key(episode), "memory": int(bool(episode.meta["memory"]))}
                 found = by_episode[episode.id]
                 yield row | (_steps(episode, found) if kind == "steps" else _walk(episode, found[0], plan, world))
-    for world, count in chosen.live.items():
-        yield from _live(plan, world, count, actor)
+    for kind, wanted in (("live", chosen.live), ("live_sampled", chosen.live_sampled)):
+        for world, count in wanted.items():
+            yield from _live(plan, world, count, actor, kind)
+
+
+def _temperature(kind: str) -> float:
+    return 1.0 if kind.endswith("_sampled") else 0.0
 
 
 def _key(episode: Episode) -> str:
@@ -87,7 +92,7 @@ def _steps(episode: Episode, rollouts: Iterable[Rollout]) -> Line:
     }
 
 
-def _live(plan: Plan, world: str, count: int, actor: parts.Acting) -> Iterator[Line]:
+def _live(plan: Plan, world: str, count: int, actor: parts.Acting, kind: str) -> Iterator[Line]:
     """All attempts share one batch of WIDTH; screenshots are not kept."""
     place = plan.worlds[world]
     tasks = PocketTasks(count, place.seed, place.split, place.style, plan.size)
@@ -100,13 +105,14 @@ def _live(plan: Plan, world: str, count: int, actor: parts.Acting) -> Iterator[L
     board = Board([Job(name) for name in drawn], 1, keep)
     site = tasks.open(0)
     try:
-        work(Bench(site, actor.dialogue, actor.policy, parts.sampling(actor.voice, 0.0), 0, WIDTH), board, board.done)
+        sampling = parts.sampling(actor.voice, _temperature(kind))
+        work(Bench(site, actor.dialogue, actor.policy, sampling, 0, WIDTH), board, board.done)
     finally:
         site.close()
     for name, (template, seed) in drawn.items():
         row, turns = rows[name], rows[name]["turns"]
         yield {
-            "kind": "live",
+            "kind": kind,
             "world": world,
             "task": f"{template}-{seed}",
             "memory": int(_TEMPLATES[template].memory),

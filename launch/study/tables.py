@@ -60,9 +60,13 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in lines)
 
 
-_RATES = {name: METRICS[name] for name in ("online", "online, memory", "online, other", *AGAINST, "SOP TSR, sampled")}
+_RATES = {
+    name: METRICS[name]
+    for name in ("online", "online, memory", "online, other", *AGAINST, "online, sampled", "SOP TSR, sampled")
+}
 _THOUGHTS = {
     "online, memory tasks": METRICS["online, memory"],
+    "the same, sampled": METRICS["online, memory, sampled"],
     "SOP TSR, memory tasks": METRICS["SOP TSR, memory"],
     "informative thoughts, memory tasks": METRICS["informative, memory"],
     "noted what had to be noted": METRICS["noted"],
@@ -93,7 +97,7 @@ def _worlds(plan: Plan, groups: dict[str, list[Checkpoint]]) -> str:
 def _differences(plan: Plan, found: list[Checkpoint], groups: dict[str, list[Checkpoint]]) -> str:
     every = arms(plan, found)
     shown = {"online": ONLINE, "online, memory": METRICS["online, memory"]}
-    shown |= {name: METRICS[name] for name in ("SOP TSR", "SOP TSR, sampled")}
+    shown |= {name: METRICS[name] for name in ("SOP TSR", "online, sampled", "SOP TSR, sampled")}
     rows = []
     for arm, group in groups.items():
         for other in plan.arms[arm].against:

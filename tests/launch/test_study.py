@@ -29,7 +29,7 @@ episodes: 4
 seeds: [0, 1]
 worlds: {train: {split: train, seed: 0}, test: {split: test, seed: 1}, heldout: {split: heldout, seed: 1}}
 exams:
-  full: {live: {test: 3, heldout: 1}, sop: {test: 4}, sampled: {test: 3}, steps: {test: 2}, minutes: 1}
+  full: {live: {test: 3, heldout: 1}, sop: {test: 4}, live_sampled: {test: 2}, sop_sampled: {test: 3}, steps: {test: 2}, minutes: 1}
   short: {live: {test: 2}, sop: {test: 2}, steps: {test: 1}, minutes: 1}
 recipes:
   sft: {config: tiny_sft.yaml, set: {training.max_steps: 3}, minutes: 2}
@@ -287,6 +287,7 @@ def recording(tmp_path_factory):
 def test_the_expert_sits_the_exam(recording, plan_path, monkeypatch):
     """It matches everything, and notes what is due about as often as its thoughts are informative."""
     text = PLAN.replace("live: {test: 3, heldout: 1}, sop: {test: 4}", "live: {}, sop: {test: 26}")
+    text = text.replace("live_sampled: {test: 2}, sop_sampled: {test: 3}, ", "")
     plan_path.write_text(text)
     loaded, real = load_episodes(recording), parts.acting
     monkeypatch.setattr(score.parts, "acting", lambda ask: real(parts.Ask(agent="expert"), loaded.episodes))
@@ -310,10 +311,11 @@ def test_an_agent_that_knows_nothing_sits_the_exam(recording, plan_path, monkeyp
     kinds = [(line["kind"], line["world"]) for line in lines]
     assert {kind: kinds.count(kind) for kind in kinds} == {
         ("sop", "test"): 4,
-        ("sampled", "test"): 3,
+        ("sop_sampled", "test"): 3,
         ("steps", "test"): 2,
         ("live", "test"): 3,
         ("live", "heldout"): 1,
+        ("live_sampled", "test"): 2,
     }
     assert all(line["ok"] == 0 for line in lines if line["kind"] == "live")
     sop, live = ({line["task"] for line in lines if line["kind"] == kind} for kind in ("sop", "live"))
