@@ -11,14 +11,18 @@ if [ -e "$out" ]; then
 fi
 mkdir -p "$out" && touch "$out/.demo"
 export OMP_NUM_THREADS=1
+export GUIDERAIL_FEATURES="$out/features" # all agents here have the same vision tower
 
 say() { printf '\n== %s (%dm%02ds)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)); }
 start() { "$@" 2>"$out/$name.log" >/dev/null || { echo "failed: $*" >&2; tail -20 "$out/$name.log" >&2; exit 1; }; }
-score() { # score NAME MODEL: the three metrics of one agent
-    local name="score-$1"
+recorded() { # recorded NAME MODEL: two metrics on recordings
+    local name="recorded-$1"
     start guiderail evaluate sop "$out/test" --model "$2" --out "$out/scores/$1/sop"
-    start guiderail evaluate offline "$out/test" --limit 120 --model "$2" --out "$out/scores/$1/offline"
-    start guiderail evaluate pocket --tasks 400 --seed 1 --model "$2" --out "$out/scores/$1/pocket"
+    start guiderail evaluate offline "$out/test" --limit 60 --model "$2" --out "$out/scores/$1/offline"
+}
+live() { # live NAME MODEL TEMPERATURE: success on live phones; 1 is the policy as RL trains it, 0 its likeliest answers
+    local name="live-$1-$3"
+    start guiderail evaluate pocket --tasks 300 --seed 1 --temperature "$3" --model "$2" --out "$out/scores/$1/live-$3"
 }
 train() { # train NAME CONFIG [key=value ...]
     local name="train-$1" config="launch/configs/$2"
@@ -38,10 +42,13 @@ train semi-online tiny_semi_online.yaml
 wait "$beside"
 
 say "scoring"
-{ score tiny-sft tiny-sft && score more-sft "$out/more-sft/model"; } &
+more="$out/more-sft/model" rl="$out/semi-online/model"
+{ recorded tiny-sft tiny-sft && live tiny-sft tiny-sft 0 && live tiny-sft tiny-sft 1 && live more-sft "$more" 1; } &
 lane=$!
-score semi-online "$out/semi-online/model"
+recorded semi-online "$rl" && live semi-online "$rl" 0 && live semi-online "$rl" 1
+recorded more-sft "$more" && live more-sft "$more" 0
 wait "$lane"
+rm -r "$GUIDERAIL_FEATURES"
 
 say "report"
 name=report start guiderail report "$out" --out "$out/report"
