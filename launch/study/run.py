@@ -92,18 +92,26 @@ def prepare(study: Study) -> None:
 
 
 def same_base(study: Study) -> None:
-    """SetupError when models in `out` or records come from other base weights than the plan's: they must not mix."""
-    now, kept = weights_digest(Path(shipped(study.plan.base))), study.out / "base.json"
-    known = {str(p): read_header(p)["base"]["weights"] for p in sorted(study.records.glob(f"*{SUFFIX}"))}
+    """SetupError when models in `out` or records come from other weights than those the plan starts from: they must not
+    mix."""
+    plan, kept = study.plan, study.out / "base.json"
+    finished = {name: arm.model for name, arm in plan.arms.items() if arm.model}
+    now = {name: weights_digest(Path(shipped(name))) for name in [plan.base, *finished.values()]}
+    known = []
+    for path in sorted(study.records.glob(f"*{SUFFIX}")):
+        header = read_header(path)
+        known.append((path, plan.base, header["base"]["weights"]))
+        if header["arm"] in finished:
+            known.append((path, finished[header["arm"]], header["weights"]))
     if kept.exists():
-        known[str(study.out)] = read_json(kept)["weights"]
-    for place, digest in known.items():
-        if digest != now:
+        known += [(study.out, name, digest) for name, digest in read_json(kept).items() if name in now]
+    for place, name, digest in known:
+        if digest != now[name]:
             raise SetupError(
-                f"{place} started from weights {digest}, {study.plan.base} has {now}; give other --out and --records"
+                f"{place} started from weights {digest}, {name} has {now[name]}; give other --out and --records"
             )
     study.out.mkdir(parents=True, exist_ok=True)
-    write_json(kept, {"weights": now})
+    write_json(kept, now)
 
 
 def run(study: Study, only: Sequence[str], minutes: float, workers: int) -> None:

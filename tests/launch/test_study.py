@@ -386,6 +386,18 @@ def test_records_of_another_base_are_refused(study, spent, tmp_path):
     assert spent == []
 
 
+def test_records_of_another_finished_model_are_refused(study, spent, tmp_path):
+    model = tmp_path / "sft"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(b"one")
+    start = study.plan.arms["sft"].model_copy(update={"recipe": "", "model": str(model), "seeds": (0,)})
+    plan = study.plan.model_copy(update={"arms": study.plan.arms | {"sft": start}})
+    run(replace(study, plan=plan), ["base"], 60, 1)
+    (model / "model.safetensors").write_bytes(b"another")
+    with pytest.raises(SetupError, match=r"started from weights .*sft has"):
+        run(replace(study, plan=plan), ["base"], 60, 1)
+
+
 def test_no_checkpoint_is_left_out_and_all_are_compared_on_the_same_tasks(study, records):
     names, x, y = points(load(records), "SOP TSR")
     assert len(names) == 7
