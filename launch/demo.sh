@@ -15,12 +15,12 @@ export GUIDERAIL_FEATURES="$out/features" # all agents here have the same vision
 
 say() { printf '\n== %s (%dm%02ds)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)); }
 start() { "$@" 2>"$out/$name.log" >/dev/null || { echo "failed: $*" >&2; tail -20 "$out/$name.log" >&2; exit 1; }; }
-recorded() { # recorded NAME MODEL: two metrics on recordings
-    local name="recorded-$1"
-    start guiderail evaluate sop "$out/test" --model "$2" --out "$out/scores/$1/sop"
-    start guiderail evaluate offline "$out/test" --limit 60 --model "$2" --out "$out/scores/$1/offline"
+# NAME MODEL TEMPERATURE: on recordings, on live phones; 1 is the policy as RL trains it, 0 its likeliest answers
+sop() {
+    local name="sop-$1-$3"
+    start guiderail evaluate sop "$out/test" --temperature "$3" --model "$2" --out "$out/scores/$1/sop-$3"
 }
-live() { # live NAME MODEL TEMPERATURE: success on live phones; 1 is the policy as RL trains it, 0 its likeliest answers
+live() {
     local name="live-$1-$3"
     start guiderail evaluate pocket --tasks 300 --seed 1 --temperature "$3" --model "$2" --out "$out/scores/$1/live-$3"
 }
@@ -43,10 +43,11 @@ wait "$beside"
 
 say "scoring"
 more="$out/more-sft/model" rl="$out/semi-online/model"
-{ recorded tiny-sft tiny-sft && live tiny-sft tiny-sft 0 && live tiny-sft tiny-sft 1 && live more-sft "$more" 1; } &
+score() { sop "$1" "$2" 0 && sop "$1" "$2" 1 && live "$1" "$2" 0 && live "$1" "$2" 1; }
+{ score tiny-sft tiny-sft && live more-sft "$more" 1; } &
 lane=$!
-recorded semi-online "$rl" && live semi-online "$rl" 0 && live semi-online "$rl" 1
-recorded more-sft "$more" && live more-sft "$more" 0
+score semi-online "$rl"
+sop more-sft "$more" 0 && sop more-sft "$more" 1 && live more-sft "$more" 0
 wait "$lane"
 rm -r "$GUIDERAIL_FEATURES"
 

@@ -23,16 +23,16 @@ def table(folder: Path) -> Table:
     """Rates in percent with 95 % intervals, greedy unless sampled (temperature 1, the policy that RL trains); minutes of
     training in this run, and turns sampled for it."""
     result = Table(box=box.SIMPLE, title=f"{folder}: 95 % intervals in brackets", title_justify="left")
-    for column in ("", "SOP PG", "SOP TSR", "offline SR", "live success", "live, sampled", "minutes", "turns"):
+    for column in ("", "SOP PG", "SOP TSR", "SOP TSR, sampled", "live success", "live, sampled", "minutes", "turns"):
         result.add_column(column, justify="left" if column == "" else "right", no_wrap=True)
     for agent, title in AGENTS.items():
-        sop, offline, *live = (read_json(folder / "scores" / agent / kind / "metrics.json") for kind in KINDS)
+        sop, sampled, *live = (read_json(folder / "scores" / agent / kind / "metrics.json") for kind in KINDS)
         trained = folder / agent / "metrics.json"
         training = read_json(trained) if trained.exists() else {"seconds": 0, "sampled_turns": 0}
         result.add_row(
             title,
             *(show.percent(sop[key], sop["intervals"][key]) for key in ("PG", "TSR")),
-            show.percent(offline["SR"], offline["intervals"]["SR"]),
+            show.percent(sampled["TSR"], sampled["intervals"]["TSR"]),
             *(show.percent(pocket["success"], pocket["interval"]) for pocket in live),
             f"{training['seconds'] / 60:.1f}",
             str(training["sampled_turns"]),
@@ -40,7 +40,7 @@ def table(folder: Path) -> Table:
     return result
 
 
-KINDS = ("sop", "offline", "live-0", "live-1")
+KINDS = ("sop-0", "sop-1", "live-0", "live-1")
 
 if __name__ == "__main__":
     Console(width=max(150, show.out.width)).print(table(Path(sys.argv[1])))

@@ -13,7 +13,7 @@ from launch.study.digest import METRICS, Checkpoint, arms, load, over_seeds, poi
 from launch.study.plan import Plan
 from rl.study import correlation
 
-COLOURS = {"comparison": BLUE, "ablations": GREEN, "metrics": ORANGE, "": RED}
+COLOURS = {"comparison": BLUE, "half": GREY, "ablations": GREEN, "metrics": ORANGE, "": RED}
 
 
 def draw(plan: Plan, records: Path, out: Path) -> list[Path]:
@@ -82,7 +82,9 @@ def _metrics(plan: Plan, found: list[Checkpoint]) -> Figure:
         for kind, colour in COLOURS.items():
             chosen = [i for i, label in enumerate(names) if part[label] == kind]
             if chosen:
-                label = {"metrics": "early or bad", "": "unplanned"}.get(kind, kind)
+                label = {"metrics": "early or bad", "half": "from the half-trained start", "": "unplanned"}.get(
+                    kind, kind
+                )
                 across, up = [100 * x[i] for i in chosen], [100 * y[i] for i in chosen]
                 axis.scatter(across, up, s=14, color=colour, alpha=0.75, linewidths=0, label=label)
         made = correlation(names, x, y)

@@ -31,6 +31,10 @@ def markdown(plan: Plan, records: Path) -> str:
         _section("Never trained on", _worlds(plan, comparison)),
         _section("What it took (mean per checkpoint)", _costs(plan, found)),
     ]
+    half = arms(plan, found, "half")
+    if half:
+        sections.append(_section("From a start that imitation still improves", _rates(plan, half, _RATES)))
+        sections.append(_section("The same: differences (points)", _differences(plan, found, half)))
     if ablations:
         group = {name: row for name, row in comparison.items() if name == "semi_1"} | ablations
         sections.append(_section("Ablations", _rates(plan, group, _RATES)))
