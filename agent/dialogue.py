@@ -2,8 +2,9 @@
 
 One user turn and one assistant turn per step: the first user turn carries the goal, every user turn carries its
 screenshot after its text (or all pictures come first, `Dialect.pictures_first`). Only the last `images` screenshots
-stay, the current one included; older user turns keep their text. All assistant turns stay. Families that keep their history as text compose a single user turn instead
-(`Dialect.compose`). Either way the history is what the walk hands in: the agent's own turns, or their repairs.
+stay, the current one included; older user turns keep their text. All assistant turns stay. Families that keep their
+history as text compose a single user turn instead (`Dialect.compose`). Either way the history is what the walk hands in:
+the agent's own turns, or their repairs.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SHIPPED = {name: Path(__file__).parent / folder for name, folder in (("tiny-base", "base"), ("tiny-sft", "sft"))}
+_HERE = Path(__file__).parent
+SHIPPED = {"tiny-base": _HERE / "base", "tiny-sft": _HERE / "sft"}
 
 
 def shipped(name: str | Path) -> str:

@@ -24,10 +24,9 @@ live() {
     local name="live-$1-$3"
     start guiderail evaluate pocket --tasks 300 --seed 1 --temperature "$3" --model "$2" --out "$out/scores/$1/live-$3"
 }
-train() { # train NAME CONFIG [key=value ...]
-    local name="train-$1" config="launch/configs/$2"
-    shift 2
-    start guiderail train "$config" model.path=tiny-sft data.train="$out/train" "$@" --out "$out/${name#train-}"
+train() { # train NAME CONFIG
+    local name="train-$1"
+    start guiderail train "launch/configs/$2" model.path=tiny-sft data.train="$out/train" --out "$out/$1"
 }
 
 say "recording experts on the simulated phone"

@@ -122,14 +122,14 @@ def _policy(ask: Ask, voice: Voice, episodes: Sequence[Episode]) -> Policy:
     from agent.local import load_policy
 
     return load_policy(
-        str(ask.model), adapter=ask.adapter, max_prompt_tokens=voice.max_prompt_tokens, features=features_folder()
+        str(ask.model), adapter=ask.adapter, max_prompt_tokens=voice.max_prompt_tokens, features=features_folder(None)
     )
 
 
-def features_folder() -> Path | None:
+def features_folder(given: str | None) -> Path | None:
     """Where vision features are kept from one command to the next, so that checkpoints with the same tower look at a
-    screenshot once: the environment's GUIDERAIL_FEATURES; None where it is not set."""
-    folder = os.environ.get("GUIDERAIL_FEATURES")
+    screenshot once: what is given, else the environment's GUIDERAIL_FEATURES, else nowhere."""
+    folder = given or os.environ.get("GUIDERAIL_FEATURES")
     return Path(folder) if folder else None
 
 

@@ -150,7 +150,7 @@ def _common(scene: Scene) -> dict[str, Any]:
         "freeze_vision": config.model.freeze_vision,
         "dtype": config.model.dtype,
         "share_vision": config.update.share_vision,
-        "features": Path(config.rollout.features) if config.rollout.features else parts.features_folder(),
+        "features": parts.features_folder(config.rollout.features),
     }
 
 

@@ -6,9 +6,10 @@ import gzip
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from agent.errors import DataError
 
@@ -27,21 +28,25 @@ def write_record(path: Path, header: Mapping[str, Any], lines: Iterable[Line]) -
 
 def read_record(path: Path) -> tuple[dict[str, Any], list[Line]]:
     """(header, lines). Raises DataError."""
-    try:
-        header, *lines = [json.loads(line) for line in gzip.decompress(path.read_bytes()).decode().splitlines()]
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"{path}:1", f"no record of a study: {error}") from None
+    with _opened(path) as file:
+        header, *lines = map(json.loads, file)
     return header, lines
 
 
 def read_header(path: Path) -> dict[str, Any]:
     """A record's header alone. Raises DataError."""
+    with _opened(path) as file:
+        header: dict[str, Any] = json.loads(file.readline())
+    return header
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            header: dict[str, Any] = json.loads(file.readline())
+        with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
+            yield file
     except (OSError, EOFError, ValueError) as error:
         raise DataError(f"{path}:1", f"no record of a study: {error}") from None
-    return header
 
 
 def weights_digest(folder: Path) -> str | None:

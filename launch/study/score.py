@@ -26,7 +26,8 @@ _TEMPLATES = {template.name: template for template in TEMPLATES}
 
 
 def examine(plan: Plan, exam: str, model: str, data: Path) -> Iterator[Line]:
-    """The lines of one checkpoint. data: the folder that holds a recording per world. Greedy but for the kinds in "_sampled".
+    """The lines of one checkpoint. data: the folder that holds a recording per world. Greedy, except for
+    the kinds that end in "_sampled".
 
     kind "sop": of t_i recorded steps, matched s_i; "steps": n steps under the expert's history, of these `type` of the
     right kind and `exact`, of `touch` pointing ones `hit`; "live": ok 1, 0, or null when the machine failed.

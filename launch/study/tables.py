@@ -100,8 +100,8 @@ def _worlds(plan: Plan, groups: dict[str, list[Checkpoint]]) -> str:
 
 def _differences(plan: Plan, found: list[Checkpoint], groups: dict[str, list[Checkpoint]]) -> str:
     every = arms(plan, found)
-    shown = {"online": ONLINE, "online, memory": METRICS["online, memory"]}
-    shown |= {name: METRICS[name] for name in ("SOP TSR", "online, sampled", "SOP TSR, sampled")}
+    names = ("online", "online, memory", "SOP TSR", "online, sampled", "SOP TSR, sampled")
+    shown = {name: METRICS[name] for name in names}
     rows = []
     for arm, group in groups.items():
         for other in plan.arms[arm].against:

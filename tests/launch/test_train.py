@@ -68,9 +68,8 @@ def test_a_screenshot_is_looked_at_once_for_all_commands(world, tmp_path, monkey
     score[score.index("--model") + 1] = run / "model"
     call(*score)
     after = {file.name: file.stat().st_ino for file in (tmp_path / "features").iterdir()}
-    assert {
-        name: after[name] for name in seen
-    } == seen  # nothing was computed again: the trained model's tower is the same
+    # Nothing was computed again: the trained model's tower is the same.
+    assert {name: after[name] for name in seen} == seen
 
 
 def test_groups_too_hard_by_likelihood_are_passed_over_and_recorded(world):
