@@ -48,19 +48,27 @@ class Speech:
 class Gate:
     """Are drafts worth their price? Counts only, so that a run decides the same again: tokens drafted, and tokens of them
     that stood. A drafted token costs about as much as a sampled one without its share of a forward's fixed cost, hence
-    `least`. One row in 8 tries until something is known; one in 32 goes on when it is not worth it, so that a policy that
-    comes to agree is noticed."""
+    `least`. Until something is known one row in 8 tries; when it is not worth it, that many do in one call out of 32, so
+    that a policy that comes to agree is noticed and all other calls pay nothing."""
 
     least: float = 0.3
     drafted: float = 0.0
     stood: float = 0.0
+    calls: int = 0
     asked: int = 0
+    one_in: int = 8
+
+    def begin(self) -> None:
+        """A call begins; what it learns counts from the next one on."""
+        self.calls += 1
+        known = self.drafted >= 32
+        worth = known and self.stood >= self.least * self.drafted
+        self.one_in = 1 if worth else 8 if not known or self.calls % 32 == 0 else 0
 
     def open(self) -> bool:
+        """May the next row of this call try its draft?"""
         self.asked += 1
-        if self.drafted < 32:
-            return self.asked % 8 == 1
-        return self.stood >= self.least * self.drafted or self.asked % 32 == 0
+        return self.one_in > 0 and (self.asked - 1) % self.one_in == 0
 
     def tell(self, drafted: int, stood: int) -> None:
         self.drafted += drafted

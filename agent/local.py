@@ -91,6 +91,7 @@ class LocalPolicy:
         results = [Completion("", finish="budget")] * len(requests)
         training = self.model.training
         self.model.eval()
+        self.gate.begin()
         try:
             speeches = self._decode(
                 [encoded[i] for i in asked],  # type: ignore[misc]

@@ -60,7 +60,10 @@ def record_pocket(
     ] = "train",
     size: Annotated[str, typer.Option(help="screen in pixels, WxH")] = "160x288",
     style: Annotated[str, typer.Option(help="easy (text on a grid, few words) or free")] = "easy",
-    popups: Annotated[float, typer.Option(help="share of episodes with a pop-up to dismiss")] = 0.15,
+    disturbed: Annotated[
+        float,
+        typer.Option(help="share of episodes that go as live tasks do: another app open, pop-ups, flipped switches"),
+    ] = 0.5,
     as_json: Json = False,
 ) -> None:
     """Record scripted experts on the simulated phone as standard JSONL and PNGs; the same arguments, the same bytes."""
@@ -69,7 +72,7 @@ def record_pocket(
     screen = parts.parse_screen(size)
     if not isinstance(screen, tuple):
         raise SetupError(f"--size {size!r}: expected WIDTHxHEIGHT")
-    card = record(out, episodes, seed, split=split, size=screen, style=style, popups=popups)
+    card = record(out, episodes, seed, split=split, size=screen, style=style, disturbed=disturbed)
     table = Table("recorded", "")
     for key, value in card.items():
         table.add_row(key, str(value))

@@ -20,7 +20,7 @@ from envs.pocket.phone import Phone
 from envs.pocket.tasks import Task, demonstrate, draws, task
 from envs.pocket.ui import Placed, Scene
 
-FORMAT = 1
+FORMAT = 2
 
 
 def record(
@@ -30,22 +30,22 @@ def record(
     split: str = "train",
     size: tuple[int, int] = (160, 288),
     style: str = "easy",
-    popups: float = 0.15,
+    disturbed: float = 0.5,
     informative: float = 0.5,
     templates: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Record `episodes` expert episodes into the folder `out`; returns counts by template and by action.
 
-    size: (width, height) in pixels. popups: share of episodes interrupted by a pop-up. informative: share of steps whose
-    thought says what is remembered. templates: only these (default: all of the split). Equal arguments give equal bytes.
+    size: (width, height) in pixels. disturbed: share of episodes that begin and go on as live tasks do, with another app
+    open, flipped switches, pop-ups. informative: share of steps whose thought says what is remembered. templates: only these (default: all of the split). Equal arguments give equal bytes.
 
     The folder appears at once and complete, by renaming `.NAME.part` beside it. Raises SetupError when `out` already holds
     something.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SetupError(f"{out} is not an empty folder; choose another one or delete it first")
-    if episodes < 1 or not 0 <= popups <= 1:
-        raise SetupError(f"episodes {episodes}, popups {popups}: expected at least 1 and a share from 0 to 1")
+    if episodes < 1 or not 0 <= disturbed <= 1:
+        raise SetupError(f"episodes {episodes}, disturbed {disturbed}: expected at least 1 and a share from 0 to 1")
     partial = out.parent / f".{out.name}.part"
     shutil.rmtree(partial, ignore_errors=True)
     shelf = _Shelf(partial / "images")
@@ -53,8 +53,8 @@ def record(
     by_action: Counter[str] = Counter()
     with (partial / "episodes.jsonl").open("w", encoding="utf-8", newline="\n") as file:
         for number, (name, phone_seed) in enumerate(draws(episodes, seed, split, templates)):
-            share = int(hashlib.sha256(f"popup-{phone_seed}".encode()).hexdigest()[:8], 16) / 2**32
-            made = task(name, phone_seed, split, style, popups=share < popups)
+            share = int(hashlib.sha256(f"disturbed-{phone_seed}".encode()).hexdigest()[:8], 16) / 2**32
+            made = task(name, phone_seed, split, style, live=share < disturbed)
             line = _episode(made, number, size, informative, shelf)
             by_template[name] += 1
             by_action.update(step["action_content"]["action"] for step in line["steps"])
@@ -66,10 +66,9 @@ def record(
         "templates": dict(sorted(by_template.items())),
         "actions": dict(sorted(by_action.items())),
     }
-    command = {"episodes": episodes, "seed": seed, "split": split, "size": list(size), "style": style, "popups": popups}
-    (partial / "DATASET.md").write_text(
-        _card(command | {"informative": informative, "templates": list(templates)}, counts), "utf-8"
-    )
+    command = {"episodes": episodes, "seed": seed, "split": split, "size": list(size), "style": style}
+    shares = {"disturbed": disturbed, "informative": informative}
+    (partial / "DATASET.md").write_text(_card(command | shares | {"templates": list(templates)}, counts), "utf-8")
     os.replace(partial, out)
     return counts
 
@@ -110,7 +109,7 @@ def _episode(made: Task, number: int, size: tuple[int, int], informative: float,
         "seed": made.seed,
         "split": made.split,
         "params": made.params,
-        "popup": bool(made.popups),
+        "disturbed": made.live,
         "max_steps": made.max_steps,
     }
 

@@ -132,7 +132,7 @@ def notes(episode: Episode, style: str, size: tuple[int, int]) -> list[frozenset
     """Per recorded step the words a careful expert would note down then: what is done already, what was read."""
     meta = episode.meta
     template = _TEMPLATES[str(meta["template"])]
-    made = task(template.name, int(str(meta["seed"])), str(meta["split"]), style, popups=bool(meta["popup"]))
+    made = task(template.name, int(str(meta["seed"])), str(meta["split"]), style, live=bool(meta["disturbed"]))
     phone = Phone(made.start(), *size)
     found = []
     for _ in demonstrate(made, phone):

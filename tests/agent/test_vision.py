@@ -65,6 +65,27 @@ def test_features_stand_in_for_pixels(policy: LocalPolicy, computed: list[Pictur
     assert store.inputs(policy.model, []) == {}
 
 
+def test_the_patch_embedding_is_a_matrix_product(policy: LocalPolicy) -> None:
+    """Without a convolution, the same features; and the model is as before."""
+    picture, embed = policy.vision.picture(screenshot(1, 130, 75)), policy.model.model.visual.patch_embed
+    patches, grid = policy.encoder.pixels(picture)
+    calls: list[int] = []
+    original = type(embed.proj).forward
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(embed.proj), "forward", lambda *args: calls.append(1) or original(*args))
+        (ours,) = VisionStore(policy.encoder).outputs(policy.model, [picture]).pooler_output
+        assert not calls
+        with torch.no_grad():
+            (theirs,) = policy.model.model.get_image_features(patches, grid[None], return_dict=True).pooler_output
+        assert calls
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    # A layer that somebody listens to, as PEFT and DeepSpeed do, is left alone.
+    heard: list[int] = []
+    with embed.proj.register_forward_hook(lambda *_: heard.append(1)):
+        VisionStore(policy.encoder).outputs(policy.model, [picture])
+    assert heard
+
+
 def test_grid_needs_no_pixels(policy: LocalPolicy) -> None:
     picture = policy.vision.picture(screenshot(1, 130, 75))
     assert policy.encoder.grid(picture).tolist() == policy.encoder.pixels(picture)[1].tolist()

@@ -81,7 +81,7 @@ def test_recorded_actions_lead_from_screenshot_to_screenshot(recorded):
     out, _ = recorded
     pixels = ScreenTransform(160, 288)
     for episode in lines(out):
-        made = task(episode["template"], episode["seed"], episode["split"], popups=episode["popup"])
+        made = task(episode["template"], episode["seed"], episode["split"], live=episode["disturbed"])
         device = PhoneInHand(Phone(made.start()))
         for step in episode["steps"]:
             assert device.screenshot().digest[:16] == Path(step["screenshot"]).stem
@@ -89,11 +89,16 @@ def test_recorded_actions_lead_from_screenshot_to_screenshot(recorded):
         assert made.success(device.phone, device.answers)
 
 
-def test_popups_come_in_about_the_asked_share(tmp_path):
-    record(tmp_path / "some", 120, popups=0.5)
-    assert 40 <= sum(e["popup"] for e in lines(tmp_path / "some")) <= 80
-    record(tmp_path / "none", 30, popups=0)
-    assert not any(e["popup"] for e in lines(tmp_path / "none"))
+def test_about_the_asked_share_goes_as_live_tasks_do(tmp_path):
+    record(tmp_path / "some", 120, disturbed=0.5)
+    disturbed = [e for e in lines(tmp_path / "some") if e["disturbed"]]
+    assert 40 <= len(disturbed) <= 80
+    home = {"action": "system_button", "button": "Home"}
+    assert any(e["steps"][0]["action_content"] == home for e in disturbed)
+    record(tmp_path / "none", 30, disturbed=0)
+    undisturbed = lines(tmp_path / "none")
+    assert not any(e["disturbed"] for e in undisturbed)
+    assert not any(e["steps"][0]["action_content"] == home for e in undisturbed)
 
 
 def test_options(tmp_path):
@@ -129,5 +134,5 @@ def test_bad_arguments(tmp_path):
     with pytest.raises(SetupError, match="at least 1"):
         record(tmp_path / "x", 0)
     with pytest.raises(SetupError, match="share"):
-        record(tmp_path / "x", 1, popups=2)
+        record(tmp_path / "x", 1, disturbed=2)
     assert not list(tmp_path.iterdir())

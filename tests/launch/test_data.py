@@ -117,7 +117,7 @@ def test_split_by_shares_is_exact_stable_and_loads(imported):
 def test_split_by_a_key_of_the_lines(pocket, tmp_path):
     lines = (pocket / "episodes.jsonl").read_text().splitlines()
     (tmp_path / "episodes.jsonl").write_text("\n".join(lines))
-    made = guiderail("data", "split", tmp_path, "--by", "popup")
+    made = guiderail("data", "split", tmp_path, "--by", "disturbed")
     assert sum(made.values()) == 10
     assert set(made) <= {"True.jsonl", "False.jsonl"}
     with pytest.raises(SetupError, match=r"no line of .* has a 'colour'"):
