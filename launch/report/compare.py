@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -17,20 +18,29 @@ Outcomes = dict[str, dict[str, Any]]
 
 
 def comparable(runs: Sequence[Run]) -> list[tuple[int, int]]:
-    """Pairs (before, after) of evaluations of one kind on the same tasks under the same rules, oldest first; with many
-    runs, each against the first of its kind."""
+    """Pairs (before, after) of evaluations of one kind on the same tasks, rules and temperature. A model comes after the
+    one it was trained from, else the older run comes first; with many runs, each against the first of its kind."""
     by_what: dict[str, list[int]] = {}
-    for i, run in enumerate(runs):
+    for i, run in sorted(enumerate(runs), key=lambda pair: _trainings(pair[1], runs)):
         if run.kind not in ("train", "gate", "rejudge") and run.metrics is not None:
             rules = (run.record.get("rules") or {}).get("name")
             data = (run.record.get("data") or {}).get("digest")
             world = [run.record.get(key) for key in ("world", "tasks", "split", "size", "style", "seed")]
-            by_what.setdefault(repr((run.kind, rules, data or world)), []).append(i)
+            by_what.setdefault(repr((run.kind, rules, run.record.get("temperature"), data or world)), []).append(i)
     pairs: list[tuple[int, int]] = []
     for members in by_what.values():
         every = list(combinations(members, 2))
         pairs += every if len(every) <= MOST_PAIRS else [(members[0], other) for other in members[1:]]
     return pairs
+
+
+def _trainings(run: Run, runs: Sequence[Run]) -> int:
+    """How many of these runs, one after the other, made the model that this one evaluates."""
+    trained = {one.folder.resolve(): one for one in runs if one.kind == "train"}
+    model, found = run.record.get("model"), 0
+    while isinstance(model, str) and (source := trained.pop(Path(model).parent.resolve(), None)):
+        model, found = source.record["config"]["model"]["path"], found + 1
+    return found
 
 
 def compare(before: tuple[Run, list[Entry]], after: tuple[Run, list[Entry]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from launch.report import atlas
-from launch.report.compare import compare, early_late
+from launch.report.compare import comparable, compare, early_late
 from launch.report.runs import Run
 
 
@@ -94,6 +94,30 @@ def test_before_and_after_counts_what_mended_and_broke():
     assert found["words"][1].startswith("TSR 50.0 % → 50.0 %: +0.0 points")
     assert "p = 1; not distinguishable on 4" in found["words"][1]
     assert "1 tasks were scored in one of the two only" in found["words"][2]
+
+
+def test_a_model_comes_after_the_one_it_was_trained_from(tmp_path):
+    """Whichever was scored first; and what was sampled is not compared with what was greedy."""
+
+    def run(name: str, kind: str, **record: Any) -> Run:
+        return Run(name, tmp_path / name, {"kind": kind} | record, {})
+
+    trained = [
+        run("rl", "train", config={"model": {"path": "base"}}),
+        run("more", "train", config={"model": {"path": str(tmp_path / "rl" / "model")}}),
+    ]
+    scored = [
+        run(f"{name}-{heat}", "pocket", model=model, temperature=heat, tasks=9)
+        for heat in (0.0, 1.0)
+        for name, model in (
+            ("c", str(tmp_path / "more" / "model")),
+            ("b", str(tmp_path / "rl" / "model")),
+            ("a", "base"),
+        )
+    ]
+    runs = trained + scored
+    pairs = [(runs[a].name, runs[b].name) for a, b in comparable(runs)]
+    assert pairs == [(f"{a}-{heat}", f"{b}-{heat}") for heat in (0.0, 1.0) for a, b in ("ab", "ac", "bc")]
 
 
 def test_early_against_late_needs_three_generations():
