@@ -2,11 +2,13 @@
 
 What is picked at a place depends only on the logits there and the row's own random number for that place (inverse CDF). So
 a draft needs no rejection rule: its tokens are put behind the row, one forward gives the logits at all of them, and they
-stand for as long as each is what would have been picked anyway. With and without drafts the same tokens come out.
+stand for as long as each is what would have been picked anyway. With and without drafts the same tokens come out. Where a
+draft put one row ahead of others with the same prompt, what it said is theirs to try.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +44,15 @@ class Speech:
             return []
         self.at = place + 1
         return self.draft[self.at :]
+
+    def follow(self, siblings: Sequence[Speech]) -> None:
+        """Expect what a sibling, who was asked the same and has said the same so far, went on to say."""
+        said = len(self.tokens)
+        for other in siblings:
+            if len(other.tokens) > said and other.tokens[:said] == self.tokens:
+                self.draft = other.tokens[:-1] if other.done else [*other.tokens]
+                self.at = said - 1
+                return
 
 
 @dataclass
@@ -119,9 +130,13 @@ class _State:
         self.ends = np.zeros(len(self.speeches), np.int64)
         self.following = np.zeros(len(self.speeches), np.int64)
         self.first: list[Chain] = []
+        self.siblings: dict[tuple[int, int], list[Speech]] = defaultdict(list)
+        self.family: list[tuple[int, int]] = []
         for p, pack in enumerate(packs):
             for path, prompt in zip(pack.paths, pack.prompts, strict=True):
                 row, last = len(self.first), path[prompt - 1]
+                self.family.append((p, int(last)))  # a prompt's last column tells the whole of it
+                self.siblings[self.family[row]].append(self.speeches[row])
                 self.seen[row, path[:prompt]] = True
                 self.following[row] = pack.positions[:, last].max()
                 self.first.append(Chain(row, p, [-1, *pack.keys[path[prompt:]].tolist()], path[prompt - 1 :].tolist()))
@@ -183,10 +198,11 @@ class _State:
                 speech.at += stood
 
     def next_chains(self, most: int) -> list[Chain]:
-        """Every unfinished row's token said last, with what its draft expects to follow."""
+        """Every unfinished row's token said last, with what its draft, or a sibling that is ahead, expects to follow."""
         chains = []
         for row, speech in enumerate(self.speeches):
             if not speech.done:
+                speech.follow(self.siblings[self.family[row]])
                 room = most - len(speech.tokens) - 1
                 chains.append(Chain(row, self.pack[row], [speech.tokens[-1], *speech.expected()[:room]]))
         return chains

@@ -130,6 +130,24 @@ def test_a_right_draft_is_one_forward(policy: LocalPolicy, work: list[tuple[int,
         pytest.fail("no answer survives being read back")
 
 
+def test_who_has_no_draft_follows_a_sibling(policy: LocalPolicy, work: list[tuple[int, int]]) -> None:
+    """Greedy rows with one prompt say the same: one right draft is enough for all of them."""
+    for i in range(9):
+        request = Request(prompt(policy.vision, i))
+        (answer,) = like(policy, tricks=OFF).complete([request], GREEDY)
+        ids = policy.encoder.target(answer.text).tolist()[:-1]
+        if len(ids) > 3 and ids == [t for t in answer.token_ids if t != policy.encoder.end_of_turn]:
+            break
+    else:
+        pytest.fail("no answer survives being read back")
+    drafted = with_drafts([request] * 4, ["nothing", answer.text, answer.text[:3], "else"])
+    eager = like(policy)
+    eager.gate = Gate(least=0.0, drafted=100)
+    work.clear()
+    assert_same(eager.complete(drafted, GREEDY), [answer] * 4)
+    assert len(work) == 2
+
+
 def test_what_is_common_is_computed_once(policy: LocalPolicy, work: list[tuple[int, int]]) -> None:
     request = Request(prompt(policy.vision, 1, screens=2))
     length = len(policy.encoder.prompt(request.prompt).ids)
