@@ -31,10 +31,12 @@ def markdown(plan: Plan, records: Path) -> str:
         _section("Never trained on", _worlds(plan, comparison)),
         _section("What it took (mean per checkpoint)", _costs(plan, found)),
     ]
-    half = arms(plan, found, "half")
-    if half:
-        sections.append(_section("From a start that imitation still improves", _rates(plan, half, _RATES)))
-        sections.append(_section("The same: differences (points)", _differences(plan, found, half)))
+    for part, head in _PARTS.items():
+        group = arms(plan, found, part)
+        if group:
+            sections.append(_section(head, _rates(plan, group, _RATES)))
+            sections.append(_section(f"{head}: differences (points)", _differences(plan, found, group)))
+            sections.append(_section(f"{head}: memory", _rates(plan, group, _THOUGHTS)))
     if ablations:
         group = {name: row for name, row in comparison.items() if name == "semi_1"} | ablations
         sections.append(_section("Ablations", _rates(plan, group, _RATES)))
@@ -64,6 +66,10 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in lines)
 
 
+_PARTS = {
+    "long": "Three times as long, with a rate that falls",
+    "half": "From a start that imitation still improves",
+}
 _RATES = {
     name: METRICS[name]
     for name in ("online", "online, memory", "online, other", *AGAINST, "online, sampled", "SOP TSR, sampled")
