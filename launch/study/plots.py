@@ -13,7 +13,9 @@ from launch.study.digest import METRICS, Checkpoint, arms, load, over_seeds, poi
 from launch.study.plan import Plan
 from rl.study import correlation
 
-COLOURS = {"comparison": BLUE, "half": GREY, "ablations": GREEN, "metrics": ORANGE, "": RED}
+COLOURS = {"comparison": BLUE, "long": RED, "half": GREY, "ablations": GREEN, "metrics": ORANGE, "": "black"}
+
+_PARTS = {"metrics": "early or bad", "half": "from the half-trained start", "long": "110 updates", "": "unplanned"}
 
 
 def draw(plan: Plan, records: Path, out: Path) -> list[Path]:
@@ -22,10 +24,10 @@ def draw(plan: Plan, records: Path, out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     made: list[Path] = []
     with matplotlib.rc_context(STYLE):
-        for name, part in (("online", "comparison"), ("ablations", "ablations")):
-            groups = arms(plan, found, part)
+        for name, parts in (("online", ("comparison", "long")), ("ablations", ("ablations",))):
+            groups = arms(plan, found, *parts)
             if groups:
-                if part == "ablations":
+                if name == "ablations":
                     groups = arms(plan, [c for c in found if c.arm == "semi_1"]) | groups
                 made += _save(out, name, _arms(plan, groups))
         made += _save(out, "metrics", _metrics(plan, found))
@@ -82,9 +84,7 @@ def _metrics(plan: Plan, found: list[Checkpoint]) -> Figure:
         for kind, colour in COLOURS.items():
             chosen = [i for i, label in enumerate(names) if part[label] == kind]
             if chosen:
-                label = {"metrics": "early or bad", "half": "from the half-trained start", "": "unplanned"}.get(
-                    kind, kind
-                )
+                label = _PARTS.get(kind, kind)
                 across, up = [100 * x[i] for i in chosen], [100 * y[i] for i in chosen]
                 axis.scatter(across, up, s=14, color=colour, alpha=0.75, linewidths=0, label=label)
         made = correlation(names, x, y)
