@@ -130,13 +130,13 @@ class _State:
         self.ends = np.zeros(len(self.speeches), np.int64)
         self.following = np.zeros(len(self.speeches), np.int64)
         self.first: list[Chain] = []
-        self.siblings: dict[tuple[int, int], list[Speech]] = defaultdict(list)
-        self.family: list[tuple[int, int]] = []
+        self.siblings: list[list[Speech]] = []
+        families: dict[tuple[int, int], list[Speech]] = defaultdict(list)
         for p, pack in enumerate(packs):
             for path, prompt in zip(pack.paths, pack.prompts, strict=True):
                 row, last = len(self.first), path[prompt - 1]
-                self.family.append((p, int(last)))  # a prompt's last column tells the whole of it
-                self.siblings[self.family[row]].append(self.speeches[row])
+                self.siblings.append(families[p, int(last)])  # a prompt's last column tells the whole of it
+                self.siblings[row].append(self.speeches[row])
                 self.seen[row, path[:prompt]] = True
                 self.following[row] = pack.positions[:, last].max()
                 self.first.append(Chain(row, p, [-1, *pack.keys[path[prompt:]].tolist()], path[prompt - 1 :].tolist()))
@@ -202,7 +202,7 @@ class _State:
         chains = []
         for row, speech in enumerate(self.speeches):
             if not speech.done:
-                speech.follow(self.siblings[self.family[row]])
+                speech.follow(self.siblings[row])
                 room = most - len(speech.tokens) - 1
                 chains.append(Chain(row, self.pack[row], [speech.tokens[-1], *speech.expected()[:room]]))
         return chains

@@ -184,17 +184,18 @@ class VisionStore:
 @contextmanager
 def _patches_as_product(embed: Any) -> Iterator[None]:
     """Inside, the patch embedding is the matrix product that it is: its kernel covers a patch and never overlaps the next.
-    As a 3-D convolution it takes a third of a small tower's time. Wrapped or hooked layers stay what they are."""
+    As a 3-D convolution it takes a third of a small tower's time. Layers that somebody wrapped or hooked stay theirs."""
     proj = embed.proj
-    plain = type(proj) is nn.Conv3d and not proj._forward_hooks and not proj._forward_pre_hooks
-    if plain and proj.stride == proj.kernel_size and not any(proj.padding) and proj.groups == 1:
-        embed.forward = lambda patches: functional.linear(
-            patches.to(proj.weight.dtype), proj.weight.flatten(1), proj.bias
-        )
+    plain = type(proj) is nn.Conv3d and proj.stride == proj.kernel_size and not any(proj.padding) and proj.groups == 1
+    hooked = proj._forward_hooks or proj._forward_pre_hooks or "forward" in proj.__dict__ or "forward" in embed.__dict__
+    if not plain or hooked:
+        yield
+        return
+    embed.forward = lambda patches: functional.linear(patches.to(proj.weight.dtype), proj.weight.flatten(1), proj.bias)
     try:
         yield
     finally:
-        embed.__dict__.pop("forward", None)
+        del embed.forward
 
 
 def plain_model(model: Any) -> Any:

@@ -37,7 +37,8 @@ def record(
     """Record `episodes` expert episodes into the folder `out`; returns counts by template and by action.
 
     size: (width, height) in pixels. disturbed: share of episodes that begin and go on as live tasks do, with another app
-    open, flipped switches, pop-ups. informative: share of steps whose thought says what is remembered. templates: only these (default: all of the split). Equal arguments give equal bytes.
+    open, flipped switches, pop-ups. informative: share of steps whose thought says what is remembered. templates: only
+    these (default: all of the split). Equal arguments give equal bytes.
 
     The folder appears at once and complete, by renaming `.NAME.part` beside it. Raises SetupError when `out` already holds
     something.

@@ -21,7 +21,8 @@ def comparable(runs: Sequence[Run]) -> list[tuple[int, int]]:
     """Pairs (before, after) of evaluations of one kind on the same tasks, rules and temperature. A model comes after the
     one it was trained from, else the older run comes first; with many runs, each against the first of its kind."""
     by_what: dict[str, list[int]] = {}
-    for i, run in sorted(enumerate(runs), key=lambda pair: _trainings(pair[1], runs)):
+    trained = {run.folder.resolve(): run for run in runs if run.kind == "train"}
+    for i, run in sorted(enumerate(runs), key=lambda pair: _trainings(pair[1], dict(trained))):
         if run.kind not in ("train", "gate", "rejudge") and run.metrics is not None:
             rules = (run.record.get("rules") or {}).get("name")
             data = (run.record.get("data") or {}).get("digest")
@@ -34,9 +35,8 @@ def comparable(runs: Sequence[Run]) -> list[tuple[int, int]]:
     return pairs
 
 
-def _trainings(run: Run, runs: Sequence[Run]) -> int:
-    """How many of these runs, one after the other, made the model that this one evaluates."""
-    trained = {one.folder.resolve(): one for one in runs if one.kind == "train"}
+def _trainings(run: Run, trained: dict[Path, Run]) -> int:
+    """How many of these runs, one after the other, made the model that this one evaluates. Uses `trained` up."""
     model, found = run.record.get("model"), 0
     while isinstance(model, str) and (source := trained.pop(Path(model).parent.resolve(), None)):
         model, found = source.record["config"]["model"]["path"], found + 1

@@ -13,9 +13,14 @@ from launch.study.digest import METRICS, Checkpoint, arms, load, over_seeds, poi
 from launch.study.plan import Plan
 from rl.study import correlation
 
-COLOURS = {"comparison": BLUE, "long": RED, "half": GREY, "ablations": GREEN, "metrics": ORANGE, "": "black"}
-
-_PARTS = {"metrics": "early or bad", "half": "from the half-trained start", "long": "110 updates", "": "unplanned"}
+PARTS = {
+    "comparison": (BLUE, "comparison"),
+    "long": (RED, "110 updates"),
+    "half": (GREY, "from the half-trained start"),
+    "ablations": (GREEN, "ablations"),
+    "metrics": (ORANGE, "early or bad"),
+    "": ("black", "unplanned"),
+}
 
 
 def draw(plan: Plan, records: Path, out: Path) -> list[Path]:
@@ -81,10 +86,9 @@ def _metrics(plan: Plan, found: list[Checkpoint]) -> Figure:
     for axis, name in zip(axes, ("SOP PG", "SOP TSR", "SOP Score", "one-step SR"), strict=True):
         names, x, y = points(found, name)
         part = {c.name: plan.arms[c.arm].part if c.arm in plan.arms else "" for c in found}
-        for kind, colour in COLOURS.items():
-            chosen = [i for i, label in enumerate(names) if part[label] == kind]
+        for kind, (colour, label) in PARTS.items():
+            chosen = [i for i, checkpoint in enumerate(names) if part[checkpoint] == kind]
             if chosen:
-                label = _PARTS.get(kind, kind)
                 across, up = [100 * x[i] for i in chosen], [100 * y[i] for i in chosen]
                 axis.scatter(across, up, s=14, color=colour, alpha=0.75, linewidths=0, label=label)
         made = correlation(names, x, y)

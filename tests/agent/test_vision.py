@@ -84,6 +84,13 @@ def test_the_patch_embedding_is_a_matrix_product(policy: LocalPolicy) -> None:
     with embed.proj.register_forward_hook(lambda *_: heard.append(1)):
         VisionStore(policy.encoder).outputs(policy.model, [picture])
     assert heard
+    # So is a forward that somebody else replaced, as accelerate's dispatch does: it is used, and still there after.
+    replaced = embed.forward
+    embed.forward = lambda patches: heard.append(2) or replaced(patches)
+    VisionStore(policy.encoder).outputs(policy.model, [picture])
+    assert heard[-1] == 2
+    assert "forward" in embed.__dict__
+    del embed.forward
 
 
 def test_grid_needs_no_pixels(policy: LocalPolicy) -> None:
