@@ -168,8 +168,12 @@ def _sft(scene: Scene, out: Path) -> Any:
     dialogue = scene.dialogue
     training, deepspeed = _training(scene.config)
     args = make_sft_args(training, out, deepspeed)
+    told = scene.config.method.expert_thoughts
     rows = [
-        (expert_prompt(episode, t, dialogue), dialogue.say(step.thought, step.action, step.screenshot))
+        (
+            expert_prompt(episode, t, dialogue, told),
+            dialogue.say(step.thought if told else None, step.action, step.screenshot),
+        )
         for episode in scene.data.episodes
         for t, step in enumerate(episode.steps)
     ]

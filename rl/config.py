@@ -86,7 +86,9 @@ class Difficulty(Section):
 class Method(Section):
     """What semi-online RL is made of; defaults are the paper's (method 5.7, 7).
 
-    max_turns: RL also ends after the update by which so many turns were sampled on all processes, dropped groups included.
+    expert_thoughts: whether the experts' history, and SFT's targets, hold the recordings' thoughts; the paper's offline RL
+    has none. max_turns: RL also ends after the update by which so many turns were sampled on all processes, dropped groups
+    included.
     """
 
     algorithm: Literal["sft", "offline", "semi-online"] = "semi-online"

@@ -15,7 +15,7 @@ from rl.study import correlation
 
 PARTS = {
     "comparison": (BLUE, "comparison"),
-    "long": (RED, "110 updates"),
+    "told": (RED, "thoughts told"),
     "half": (GREY, "from the half-trained start"),
     "ablations": (GREEN, "ablations"),
     "metrics": (ORANGE, "early or bad"),
@@ -29,7 +29,7 @@ def draw(plan: Plan, records: Path, out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     made: list[Path] = []
     with matplotlib.rc_context(STYLE):
-        for name, parts in (("online", ("comparison", "long")), ("ablations", ("ablations",))):
+        for name, parts in (("online", ("comparison", "told")), ("ablations", ("ablations",))):
             groups = arms(plan, found, *parts)
             if groups:
                 if name == "ablations":

@@ -67,7 +67,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 _PARTS = {
-    "long": "Three times as long, with a rate that falls",
+    "told": "Where recordings hold the experts' thoughts",
     "half": "From a start that imitation still improves",
 }
 _RATES = {
@@ -164,9 +164,10 @@ def _costs(plan: Plan, found: list[Checkpoint]) -> str:
 
 def _correlations(plan: Plan, found: list[Checkpoint]) -> str:
     """Over all checkpoints, none left out; and over those trained from the SFT checkpoint alone, where the range is small."""
-    planned = {name for name, arm in plan.arms.items() if arm.after and arm.part != "metrics"}
+    finished = {name for name, arm in plan.arms.items() if arm.model}
+    after = [c for c in found if c.header["train"] and c.header["train"]["after"].rpartition("-")[0] in finished]
     rows = []
-    for which, chosen in (("all", found), ("after SFT only", [c for c in found if c.arm in planned])):
+    for which, chosen in (("all", found), ("after SFT only", after)):
         for name in AGAINST:
             names, x, y = points(chosen, name)
             made = correlation(names, x, y)
