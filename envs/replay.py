@@ -95,6 +95,13 @@ def expert_prompt(episode: Episode, index: int, dialogue: Dialogue, thoughts: bo
     return dialogue.prompt(episode.goal, [step.screenshot for step in episode.steps[: index + 1]], history)
 
 
+def expert_turn(episode: Episode, index: int, dialogue: Dialogue, thoughts: bool = True) -> tuple[Prompt, str]:
+    """What SFT learns from step `index`: the expert's turn as text, after the expert's history."""
+    step = episode.steps[index]
+    said = dialogue.say(step.thought if thoughts else None, step.action, step.screenshot)
+    return expert_prompt(episode, index, dialogue, thoughts), said
+
+
 def with_draft(prompt: Prompt, episode: Episode, index: int, dialogue: Dialogue) -> Prompt:
     """The prompt with the expert's turn as a draft, for policies that can verify one. It changes no answer."""
     step = episode.steps[index]

@@ -15,15 +15,17 @@ export GUIDERAIL_FEATURES="$out/features" # all agents here have the same vision
 
 say() { printf '\n== %s (%dm%02ds)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)); }
 start() { "$@" 2>"$out/$name.log" >/dev/null || { echo "failed: $*" >&2; tail -20 "$out/$name.log" >&2; exit 1; }; }
-# NAME MODEL TEMPERATURE: on recordings, on live phones; 1 is the policy as RL trains it, 0 its likeliest answers
+# NAME MODEL TEMPERATURE [TASKS]: on recordings, on live phones; 1 is the policy as RL trains it, 0 its likeliest answers
 sop() {
     local name="sop-$1-$3"
     start guiderail evaluate sop "$out/test" --temperature "$3" --model "$2" --out "$out/scores/$1/sop-$3"
 }
 live() {
     local name="live-$1-$3"
-    start guiderail evaluate pocket --tasks 300 --seed 1 --temperature "$3" --model "$2" --out "$out/scores/$1/live-$3"
+    start guiderail evaluate pocket --tasks "$4" --seed 1 --temperature "$3" --model "$2" --out "$out/scores/$1/live-$3"
 }
+on_recordings() { sop "$1" "$2" 0 && sop "$1" "$2" 1; }
+on_phones() { live "$1" "$2" 0 200 && live "$1" "$2" 1 600; }
 train() { # train NAME CONFIG
     local name="train-$1"
     start guiderail train "launch/configs/$2" model.path=tiny-sft data.train="$out/train" --out "$out/$1"
@@ -34,20 +36,20 @@ guiderail record pocket --split train --episodes 1500 --seed 0 --out "$out/train
 guiderail record pocket --split test --episodes 200 --seed 1 --out "$out/test"
 guiderail gate "$out/test" --dialect brief
 
-say "from tiny-sft: semi-online RL, and beside it more SFT"
-train more-sft tiny_more_sft.yaml &
+say "from tiny-sft: semi-online RL on one core, more SFT on the other; each core goes on with scoring"
+more="$out/more-sft/model" rl="$out/semi-online/model"
+{
+    train more-sft tiny_more_sft.yaml
+    on_recordings tiny-sft tiny-sft
+    on_phones tiny-sft tiny-sft
+    on_phones more-sft "$more"
+} &
 beside=$!
 train semi-online tiny_semi_online.yaml
+on_recordings semi-online "$rl"
+on_phones semi-online "$rl"
+on_recordings more-sft "$more"
 wait "$beside"
-
-say "scoring"
-more="$out/more-sft/model" rl="$out/semi-online/model"
-score() { sop "$1" "$2" 0 && sop "$1" "$2" 1 && live "$1" "$2" 0 && live "$1" "$2" 1; }
-{ score tiny-sft tiny-sft && live more-sft "$more" 1; } &
-lane=$!
-score semi-online "$rl"
-sop more-sft "$more" 0 && sop more-sft "$more" 1 && live more-sft "$more" 0
-wait "$lane"
 rm -r "$GUIDERAIL_FEATURES"
 
 say "report"

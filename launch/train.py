@@ -24,7 +24,7 @@ from agent.tiny import build_tiny
 from agent.types import Episode, Patch
 from envs.episodes import Dataset
 from envs.match import RULES
-from envs.replay import expert_prompt, step_walk, walk
+from envs.replay import expert_prompt, expert_turn, step_walk, walk
 from launch import parts, show
 from launch.evaluate import notes
 from launch.parts import Voice
@@ -165,17 +165,12 @@ def _training(config: Config) -> tuple[dict[str, Any], Path | None]:
 
 
 def _sft(scene: Scene, out: Path) -> Any:
-    dialogue = scene.dialogue
     training, deepspeed = _training(scene.config)
     args = make_sft_args(training, out, deepspeed)
-    told = scene.config.method.expert_thoughts
     rows = [
-        (
-            expert_prompt(episode, t, dialogue, told),
-            dialogue.say(step.thought if told else None, step.action, step.screenshot),
-        )
+        expert_turn(episode, t, scene.dialogue, scene.config.method.expert_thoughts)
         for episode in scene.data.episodes
-        for t, step in enumerate(episode.steps)
+        for t in range(len(episode.steps))
     ]
     return ExpertTurnTrainer(scene.base, rows, args, **_common(scene))
 

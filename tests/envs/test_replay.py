@@ -8,7 +8,7 @@ from agent.dialogue import Dialogue
 from agent.errors import EnvCrashed
 from agent.types import Completion, Episode, Prompt, Rollout, clean_turn
 from envs.match import GUIDERAIL
-from envs.replay import Walk, expert_prompt, step_walk, walk
+from envs.replay import Walk, expert_prompt, expert_turn, step_walk, walk
 from patch.base import build
 from rl.sop import Scored, score
 
@@ -168,6 +168,15 @@ def test_step_walk_shows_the_experts_past(episode, dialogue):
     assert rollout.ended == "mismatch"
     assert "write milk" in words(prompts[0], "assistant")[1]
     assert "write milk" not in str(expert_prompt(episode, 2, dialogue, thoughts=False).messages)
+
+
+def test_the_experts_turn_with_and_without_thoughts(episode, dialogue):
+    thought = episode.steps[2].thought
+    told, said = expert_turn(episode, 2, dialogue)
+    untold, action = expert_turn(episode, 2, dialogue, thoughts=False)
+    assert told.messages == expert_prompt(episode, 2, dialogue).messages and thought in said
+    assert untold.messages == expert_prompt(episode, 2, dialogue, thoughts=False).messages
+    assert action and action == said[-len(action) :] and thought not in action
 
 
 def test_a_parse_error_at_step_k_keeps_progress_k(episode, dialogue):
