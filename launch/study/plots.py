@@ -16,7 +16,6 @@ from rl.study import correlation
 PARTS = {
     "comparison": (BLUE, "comparison"),
     "told": (RED, "thoughts told"),
-    "half": (GREY, "from the half-trained start"),
     "ablations": (GREEN, "ablations"),
     "metrics": (ORANGE, "early or bad"),
     "": ("black", "unplanned"),
@@ -32,8 +31,6 @@ def draw(plan: Plan, records: Path, out: Path) -> list[Path]:
         for name, parts in (("online", ("comparison", "told")), ("ablations", ("ablations",))):
             groups = arms(plan, found, *parts)
             if groups:
-                if name == "ablations":
-                    groups = arms(plan, [c for c in found if c.arm == "semi_1"]) | groups
                 made += _save(out, name, _arms(plan, groups))
         made += _save(out, "metrics", _metrics(plan, found))
     return made

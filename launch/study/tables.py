@@ -19,7 +19,6 @@ def markdown(plan: Plan, records: Path) -> str:
     planned = {job.name for job in jobs(plan)}
     done = len(planned & {c.name for c in found})
     comparison = arms(plan, found, "comparison")
-    ablations = arms(plan, found, "ablations")
     sections = [
         f"{done} of {len(planned)} planned checkpoints have a record; {len(found)} records in all. 95 % intervals in "
         "brackets: bootstrap over seeds and tasks. Everything in percent; greedy but for what is called sampled, which is at "
@@ -37,10 +36,6 @@ def markdown(plan: Plan, records: Path) -> str:
             sections.append(_section(head, _rates(plan, group, _RATES)))
             sections.append(_section(f"{head}: differences (points)", _differences(plan, found, group)))
             sections.append(_section(f"{head}: memory", _rates(plan, group, _THOUGHTS)))
-    if ablations:
-        group = {name: row for name, row in comparison.items() if name == "semi_1"} | ablations
-        sections.append(_section("Ablations", _rates(plan, group, _RATES)))
-        sections.append(_section("Ablations: differences (points)", _differences(plan, found, ablations)))
     sections.append(_section("Which metric tells online success", _correlations(plan, found)))
     sections.append(_section("Every checkpoint", _checkpoints(found)))
     return "\n\n".join(sections) + "\n"
@@ -66,10 +61,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in lines)
 
 
-_PARTS = {
-    "told": "Where recordings hold the experts' thoughts",
-    "half": "From a start that imitation still improves",
-}
+_PARTS = {"told": "Where recordings hold the experts' thoughts", "ablations": "Ablations"}
 _RATES = {
     name: METRICS[name]
     for name in ("online", "online, memory", "online, other", *AGAINST, "online, sampled", "SOP TSR, sampled")
