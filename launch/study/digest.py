@@ -88,6 +88,7 @@ METRICS: dict[str, Metric] = {
     "informative, sampled": Metric("sop_sampled", _part("told", "turns")),
     "informative, memory": Metric("sop", _part("told", "turns"), True),
     "noted": Metric("sop", _part("noted", "due"), True),
+    "noted, sampled": Metric("sop_sampled", _part("noted", "due"), True),
     "informative, online": Metric("live", _part("told", "turns")),
 }
 

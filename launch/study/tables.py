@@ -72,6 +72,7 @@ _THOUGHTS = {
     "SOP TSR, memory tasks": METRICS["SOP TSR, memory"],
     "informative thoughts, memory tasks": METRICS["informative, memory"],
     "noted what had to be noted": METRICS["noted"],
+    "noted, sampled": METRICS["noted, sampled"],
     "informative thoughts, all live turns": METRICS["informative, online"],
     "informative thoughts, sampled": METRICS["informative, sampled"],
 }
