@@ -14,10 +14,10 @@ import argparse
 import json
 import os
 import platform
-import resource
 import tempfile
 import time
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
 import torch
@@ -120,7 +120,9 @@ def measure(choices: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "training.report_to": "none",
         "training.save_strategy": "'no'",
     }
-    config = load_config(LAUNCH / "configs" / "qwen2_5_vl_7b.yaml", [f"{key}={value}" for key, value in settings.items()])
+    config = load_config(
+        LAUNCH / "configs" / "qwen2_5_vl_7b.yaml", [f"{key}={value}" for key, value in settings.items()]
+    )
     trainer, clock = rl_trainer(set_scene(config), folder / "run", None), Clock()
     trainer.add_callback(clock)
     trainer.train()
@@ -138,7 +140,7 @@ def measure(choices: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "update_seconds": mean["seconds"] - rollouts,
         "update_rows": mean["update/rows"],
         "update_tokens_per_second": mean["update/forward_tokens"] / (mean["seconds"] - rollouts),
-        "peak_memory_bytes": torch.cuda.max_memory_allocated() if cuda else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "peak_memory_bytes": torch.cuda.max_memory_allocated() if cuda else 1024 * getrusage(RUSAGE_SELF).ru_maxrss,
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "device": torch.cuda.get_device_name() if cuda else f"CPU {platform.machine()}",
         "torch": torch.__version__,

@@ -174,9 +174,12 @@ def test_the_experts_turn_with_and_without_thoughts(episode, dialogue):
     thought = episode.steps[2].thought
     told, said = expert_turn(episode, 2, dialogue)
     untold, action = expert_turn(episode, 2, dialogue, thoughts=False)
-    assert told.messages == expert_prompt(episode, 2, dialogue).messages and thought in said
+    assert told.messages == expert_prompt(episode, 2, dialogue).messages
+    assert thought in said
     assert untold.messages == expert_prompt(episode, 2, dialogue, thoughts=False).messages
-    assert action and action == said[-len(action) :] and thought not in action
+    assert action
+    assert action == said[-len(action) :]
+    assert thought not in action
 
 
 def test_a_parse_error_at_step_k_keeps_progress_k(episode, dialogue):

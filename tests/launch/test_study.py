@@ -93,7 +93,9 @@ def leave(records, arm, seed, live=(1, 0, 1), matched=(4, 2, 0), wall=60.0, gamm
         | {"touch": 2, "hit": 1}
         for k, s in enumerate(matched)
     ]
-    train = None if arm == "base" else {"wall": wall, "cpu": wall, "updates": 3, "turns": 100, "after": "base", "data": "d"}
+    train = (
+        None if arm == "base" else {"wall": wall, "cpu": wall, "updates": 3, "turns": 100, "after": "base", "data": "d"}
+    )
     if train is not None:
         train["config"] = {"method": {"gamma": gamma}, "training": {"seed": seed}}
     header = {
