@@ -25,7 +25,7 @@ live() {
     start guiderail evaluate pocket --tasks "$4" --seed 1 --temperature "$3" --model "$2" --out "$out/scores/$1/live-$3"
 }
 on_recordings() { sop "$1" "$2" 0 && sop "$1" "$2" 1; }
-on_phones() { live "$1" "$2" 0 200 && live "$1" "$2" 1 600; }
+on_phones() { live "$1" "$2" 0 150 && live "$1" "$2" 1 500; }
 train() { # train NAME CONFIG
     local name="train-$1"
     start guiderail train "launch/configs/$2" model.path=tiny-sft data.train="$out/train" --out "$out/$1"
@@ -33,7 +33,7 @@ train() { # train NAME CONFIG
 
 say "recording experts on the simulated phone"
 guiderail record pocket --split train --episodes 1500 --seed 0 --out "$out/train"
-guiderail record pocket --split test --episodes 200 --seed 1 --out "$out/test"
+guiderail record pocket --split test --episodes 150 --seed 1 --out "$out/test"
 guiderail gate "$out/test" --dialect brief
 
 say "from tiny-sft: semi-online RL on one core, more SFT on the other; each core goes on with scoring"

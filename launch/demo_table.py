@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from launch import show
-from rl.runlog import read_json
+from rl.runlog import read_json, read_rollouts
+from rl.statistics import mcnemar, paired_difference
 
 AGENTS = {
     "tiny-sft": "tiny-sft (start)",
@@ -42,5 +43,32 @@ def table(folder: Path) -> Table:
 
 KINDS = ("sop-0", "sop-1", "live-0", "live-1")
 
+
+def against_start(folder: Path) -> list[str]:
+    """Sampled live success minus the start's, task by task, of each trained agent, in points."""
+    start, *trained = AGENTS
+    before = _succeeded(folder, start)
+    lines = []
+    for agent in trained:
+        after = _succeeded(folder, agent)
+        tasks = sorted(before.keys() & after.keys())
+        low, high = paired_difference([(task, after[task], before[task]) for task in tasks])
+        gain = sum(after[task] - before[task] for task in tasks) / len(tasks)
+        p = mcnemar([(before[task], after[task]) for task in tasks])
+        lines.append(
+            f"live, sampled, against the start on the same {len(tasks)} tasks: {AGENTS[agent]} {100 * gain:+.1f} points "
+            f"[{100 * low:+.1f}, {100 * high:+.1f}], p = {p:.2g}"
+        )
+    return lines
+
+
+def _succeeded(folder: Path, agent: str) -> dict[str, bool]:
+    """By task; attempts that the machine failed are left out."""
+    rows = read_rollouts(folder / "scores" / agent / "live-1")
+    return {row["task"]: row["success"] for row in rows if row["success"] is not None}
+
+
 if __name__ == "__main__":
-    Console(width=max(150, show.out.width)).print(table(Path(sys.argv[1])))
+    console = Console(width=max(150, show.out.width))
+    console.print(table(Path(sys.argv[1])))
+    console.print("\n".join(against_start(Path(sys.argv[1]))), highlight=False)
