@@ -52,7 +52,7 @@ class Clock(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
-        self._since = time.perf_counter()
+        self._since = 0.0
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         self._since = time.perf_counter()
@@ -159,6 +159,8 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     choices = parser.parse_args()
+    if choices.folder is None and os.environ.get("WORLD_SIZE", "1") != "1":
+        parser.error("several processes need one --folder for data and weights")
     with tempfile.TemporaryDirectory() as scratch:
         result = measure(choices, choices.folder or Path(scratch))
     if int(os.environ.get("RANK", "0")) == 0:

@@ -52,13 +52,11 @@ def against_start(folder: Path) -> list[str]:
     for agent in trained:
         after = _succeeded(folder, agent)
         tasks = sorted(before.keys() & after.keys())
-        low, high = paired_difference([(task, after[task], before[task]) for task in tasks])
+        interval = paired_difference([(task, after[task], before[task]) for task in tasks])
         gain = sum(after[task] - before[task] for task in tasks) / len(tasks)
         p = mcnemar([(before[task], after[task]) for task in tasks])
-        lines.append(
-            f"live, sampled, against the start on the same {len(tasks)} tasks: {AGENTS[agent]} {100 * gain:+.1f} points "
-            f"[{100 * low:+.1f}, {100 * high:+.1f}], p = {p:.2g}"
-        )
+        said = f"live, sampled, against the start on the same {len(tasks)} tasks: {AGENTS[agent]}"
+        lines.append(f"{said} {show.points(gain, interval, p)}")
     return lines
 
 

@@ -43,6 +43,13 @@ def percent(value: float | None, interval: Sequence[float] | None = None) -> str
     return text if interval is None else f"{text} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
+def points(difference: float, interval: Sequence[float], p: float | None = None) -> str:
+    """A difference of rates, as fractions: "+3.0 points [-1.0, +7.0], p = 0.2"."""
+    low, high = interval
+    text = f"{100 * difference:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return text if p is None else f"{text}, p = {p:.2g}"
+
+
 def scores(title: str, rows: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> Table:
     """One line per row name; a column per key with its 95 % interval, then n and unscored."""
     table = Table(title=title, title_justify="left")

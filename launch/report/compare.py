@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from launch import show
 from launch.report.entries import Entry, matched, turns_of
 from launch.report.runs import Run
 from rl.statistics import mcnemar, paired_difference
@@ -106,12 +107,11 @@ def outcomes(kind: str, entries: list[Entry]) -> Outcomes:
 def _words(metric: str, pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:
     """ "TSR 12.0 % → 15.0 %: +3.0 points [-1.0, 7.0], p = .2: not distinguishable"."""
     old, new = fmean(a[metric] for a, _ in pairs), fmean(b[metric] for _, b in pairs)
-    low, high = paired_difference([(a["key"], b[metric], a[metric]) for a, b in pairs])
-    text = f"{metric} {100 * old:.1f} % → {100 * new:.1f} %: {100 * (new - old):+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
-    apart = not low <= 0 <= high
-    if metric in ("TSR", "success"):
-        p = mcnemar([(a[metric] == 1, b[metric] == 1) for a, b in pairs])
-        text, apart = f"{text}, p = {p:.2g}", p < 0.05
+    interval = paired_difference([(a["key"], b[metric], a[metric]) for a, b in pairs])
+    yes_or_no = metric in ("TSR", "success")
+    p = mcnemar([(a[metric] == 1, b[metric] == 1) for a, b in pairs]) if yes_or_no else None
+    apart = p < 0.05 if p is not None else not interval[0] <= 0 <= interval[1]
+    text = f"{metric} {100 * old:.1f} % → {100 * new:.1f} %: {show.points(new - old, interval, p)}"
     return f"{text}; {('better' if new > old else 'worse') if apart else 'not distinguishable'} on {len(pairs)}"
 
 

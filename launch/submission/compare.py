@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from agent.errors import SetupError
+from launch import show
 from launch.submission import scores
 from launch.submission.verify import Checked
 from rl.statistics import mcnemar, paired_difference
@@ -54,9 +55,7 @@ def compare(first: Checked, second: Checked) -> dict[str, Any]:
 
 
 def _words(found: dict[str, Any]) -> str:
-    low, high = found["interval"]
-    numbers = f"{100 * found['difference']:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
-    numbers += "" if found["p"] is None else f", p = {found['p']:.2g}"
+    numbers = show.points(found["difference"], found["interval"], found["p"])
     seeds = "" if found["same_seed"] else "; the seeds differ, so tasks may start differently"
     if not found["distinguishable"]:
         said = "not distinguishable"
