@@ -21,27 +21,37 @@ AGENTS = {
 
 
 def table(folder: Path) -> Table:
-    """Rates in percent with 95 % intervals, greedy unless sampled (temperature 1, the policy that RL trains); minutes of
-    training in this run, and turns sampled for it."""
+    """A column per agent, a line per measure."""
     result = Table(box=box.SIMPLE, title=f"{folder}: 95 % intervals in brackets", title_justify="left")
-    for column in ("", "SOP PG", "SOP TSR", "SOP TSR, sampled", "live success", "live, sampled", "minutes", "turns"):
-        result.add_column(column, justify="left" if column == "" else "right", no_wrap=True)
-    for agent, title in AGENTS.items():
-        sop, sampled, *live = (read_json(folder / "scores" / agent / kind / "metrics.json") for kind in KINDS)
-        trained = folder / agent / "metrics.json"
-        training = read_json(trained) if trained.exists() else {"seconds": 0, "sampled_turns": 0}
-        result.add_row(
-            title,
-            *(show.percent(sop[key], sop["intervals"][key]) for key in ("PG", "TSR")),
-            show.percent(sampled["TSR"], sampled["intervals"]["TSR"]),
-            *(show.percent(pocket["success"], pocket["interval"]) for pocket in live),
-            f"{training['seconds'] / 60:.1f}",
-            str(training["sampled_turns"]),
-        )
+    result.add_column("")
+    for title in AGENTS.values():
+        result.add_column(title, justify="right", no_wrap=True)
+    columns = [measures(folder, agent) for agent in AGENTS]
+    for line in columns[0]:
+        result.add_row(line, *(column[line] for column in columns))
     return result
 
 
-KINDS = ("sop-0", "sop-1", "live-0", "live-1")
+def measures(folder: Path, agent: str) -> dict[str, str]:
+    """Rates in percent with 95 % intervals, greedy unless sampled (temperature 1, the policy that RL trains); minutes of
+    training in this run, and turns sampled for it."""
+    kinds = ("sop-0", "sop-1", "live-0", "live-1")
+    sop, sop_sampled, live, live_sampled = (
+        read_json(folder / "scores" / agent / kind / "metrics.json") for kind in kinds
+    )
+    memory = live_sampled["by_group"]["memory"]  # the screen does not show what was done or read
+    trained = folder / agent / "metrics.json"
+    training = read_json(trained) if trained.exists() else {"seconds": 0, "sampled_turns": 0}
+    return {
+        "SOP PG": show.percent(sop["PG"], sop["intervals"]["PG"]),
+        "SOP TSR": show.percent(sop["TSR"], sop["intervals"]["TSR"]),
+        "SOP TSR, sampled": show.percent(sop_sampled["TSR"], sop_sampled["intervals"]["TSR"]),
+        "live success": show.percent(live["success"], live["interval"]),
+        "live success, sampled": show.percent(live_sampled["success"], live_sampled["interval"]),
+        "  of these, memory tasks": show.percent(memory["success"], memory["interval"]),
+        "minutes of training": f"{training['seconds'] / 60:.1f}",
+        "turns sampled for it": str(training["sampled_turns"]),
+    }
 
 
 def against_start(folder: Path) -> list[str]:
@@ -67,6 +77,6 @@ def _succeeded(folder: Path, agent: str) -> dict[str, bool]:
 
 
 if __name__ == "__main__":
-    console = Console(width=max(150, show.out.width))
+    console = Console(width=max(120, show.out.width))
     console.print(table(Path(sys.argv[1])))
     console.print("\n".join(against_start(Path(sys.argv[1]))), highlight=False)

@@ -1,8 +1,8 @@
-"""The demo's closing lines, from run folders."""
+"""The demo's table and closing lines, from run folders."""
 
 import json
 
-from launch.demo_table import against_start
+from launch.demo_table import against_start, measures
 
 
 def test_agents_are_compared_with_the_start_task_by_task(tmp_path):
@@ -21,3 +21,25 @@ def test_agents_are_compared_with_the_start_task_by_task(tmp_path):
     assert more.endswith("p = 1")
     assert "+ semi-online RL +25.0 points [" in semi
     assert semi.endswith("p = 0.041")  # 15 won, 5 lost: exact binomial
+
+
+def test_measures_stand_beside_their_intervals(tmp_path):
+    recorded = {"PG": 0.8, "TSR": 0.7, "intervals": {"PG": [0.75, 0.85], "TSR": [0.6, 0.78]}}
+    phones = {
+        "success": 0.4,
+        "interval": [0.36, 0.44],
+        "by_group": {"memory": {"success": 0.075, "interval": [0.043, 0.127]}},
+    }
+    for kind in ("sop-0", "sop-1", "live-0", "live-1"):
+        folder = tmp_path / "scores" / "semi-online" / kind
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text(json.dumps(recorded if kind.startswith("sop") else phones))
+    told = measures(tmp_path, "semi-online")
+    assert told["SOP PG"] == "80.0 [75.0, 85.0]"
+    assert told["live success, sampled"] == "40.0 [36.0, 44.0]"
+    assert told["  of these, memory tasks"] == "7.5 [4.3, 12.7]"
+    assert told["turns sampled for it"] == "0"  # the start was not trained here
+    (tmp_path / "semi-online").mkdir()
+    (tmp_path / "semi-online" / "metrics.json").write_text('{"seconds": 90, "sampled_turns": 1200}')
+    trained = measures(tmp_path, "semi-online")
+    assert (trained["minutes of training"], trained["turns sampled for it"]) == ("1.5", "1200")
