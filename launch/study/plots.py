@@ -44,18 +44,20 @@ def _save(out: Path, name: str, figure: Figure) -> list[Path]:
 
 
 def _arms(plan: Plan, groups: dict[str, list[Checkpoint]]) -> Figure:
-    """Online success of all tasks, of memory tasks and the share of memory turns noted: mean, interval, seeds as dots."""
-    shown = {
+    """A panel for each metric that any arm's exam measured: mean, interval, seeds as dots."""
+    panels = {
         "online success, all tasks": METRICS["online"],
         "online success, sampled": METRICS["online, sampled"],
+        "SOP TSR, sampled": METRICS["SOP TSR, sampled"],
         "online success, memory tasks": METRICS["online, memory"],
         "noted what had to be noted": METRICS["noted"],
     }
+    measured = {name: [over_seeds(metric, group) for group in groups.values()] for name, metric in panels.items()}
+    shown = {name: rows for name, rows in measured.items() if any(rows)}
     figure = Figure(figsize=(3 + 2.2 * len(shown), 0.8 + 0.3 * len(groups)), layout="constrained")
     axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-    for axis, (name, metric) in zip(axes, shown.items(), strict=True):
-        for y, group in enumerate(groups.values()):
-            made = over_seeds(metric, group)
+    for axis, (name, rows) in zip(axes, shown.items(), strict=True):
+        for y, made in enumerate(rows):
             if made is None:
                 continue
             low, high = made.interval
