@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from launch import show
+from launch.report.compare import change
 from rl.runlog import read_json, read_rollouts
-from rl.statistics import mcnemar, paired_difference
 
 AGENTS = {
     "tiny-sft": "tiny-sft (start)",
@@ -55,25 +56,21 @@ def measures(folder: Path, agent: str) -> dict[str, str]:
 
 
 def against_start(folder: Path) -> list[str]:
-    """Sampled live success minus the start's, task by task, of each trained agent, in points."""
+    """What became of the start's sampled live success in each trained agent, on the tasks that both were scored on."""
     start, *trained = AGENTS
-    before = _succeeded(folder, start)
+    before = _scored(folder, start)
     lines = []
     for agent in trained:
-        after = _succeeded(folder, agent)
-        tasks = sorted(before.keys() & after.keys())
-        interval = paired_difference([(task, after[task], before[task]) for task in tasks])
-        gain = sum(after[task] - before[task] for task in tasks) / len(tasks)
-        p = mcnemar([(before[task], after[task]) for task in tasks])
-        said = f"live, sampled, against the start on the same {len(tasks)} tasks: {AGENTS[agent]}"
-        lines.append(f"{said} {show.points(gain, interval, p)}")
+        after = _scored(folder, agent)
+        pairs = [(before[task], after[task]) for task in sorted(before.keys() & after.keys())]
+        lines.append(f"live, sampled, {AGENTS[agent]}: {change('success', pairs)}")
     return lines
 
 
-def _succeeded(folder: Path, agent: str) -> dict[str, bool]:
+def _scored(folder: Path, agent: str) -> dict[str, dict[str, Any]]:
     """By task; attempts that the machine failed are left out."""
     rows = read_rollouts(folder / "scores" / agent / "live-1")
-    return {row["task"]: row["success"] for row in rows if row["success"] is not None}
+    return {row["task"]: {"key": row["task"], **row} for row in rows if row["success"] is not None}
 
 
 if __name__ == "__main__":

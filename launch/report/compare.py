@@ -51,7 +51,7 @@ def compare(before: tuple[Run, list[Entry]], after: tuple[Run, list[Entry]]) -> 
     both = [name for name in old if name in new]
     pairs = [(old[name], new[name]) for name in both]
     metrics = {"sop": ("PG", "TSR"), "offline": ("TM", "SR")}.get(run.kind, ("success",))
-    words = [_words(metric, pairs) for metric in metrics] if pairs else ["no task was scored in both"]
+    words = [change(metric, pairs) for metric in metrics] if pairs else ["no task was scored in both"]
     if len(both) < len(old.keys() | new.keys()):
         words.append(
             f"{len(old.keys() | new.keys()) - len(both)} tasks were scored in one of the two only and are left out"
@@ -104,8 +104,8 @@ def outcomes(kind: str, entries: list[Entry]) -> Outcomes:
     return found
 
 
-def _words(metric: str, pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:
-    """ "TSR 12.0 % → 15.0 %: +3.0 points [-1.0, 7.0], p = .2: not distinguishable"."""
+def change(metric: str, pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:
+    """From (before, after) by task, each with its `key` and the metric: "TSR 12.0 % → 15.0 %: +3.0 points [-1.0, 7.0], p = .2: not distinguishable"."""
     old, new = fmean(a[metric] for a, _ in pairs), fmean(b[metric] for _, b in pairs)
     interval = paired_difference([(a["key"], b[metric], a[metric]) for a, b in pairs])
     yes_or_no = metric in ("TSR", "success")

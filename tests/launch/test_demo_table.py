@@ -17,10 +17,10 @@ def test_agents_are_compared_with_the_start_task_by_task(tmp_path):
         rows = [json.dumps({"task": task, "success": success}) for task, success in tasks.items()]
         (folder / "rollouts.jsonl").write_text("\n".join(rows) + "\n")
     more, semi = against_start(tmp_path)
-    assert "same 40 tasks: + more SFT +0.0 points" in more
-    assert more.endswith("p = 1")
-    assert "+ semi-online RL +25.0 points [" in semi
-    assert semi.endswith("p = 0.041")  # 15 won, 5 lost: exact binomial
+    assert more.startswith("live, sampled, + more SFT: success 25.0 % → 25.0 %: +0.0 points [")
+    assert more.endswith("p = 1; not distinguishable on 40")
+    assert semi.startswith("live, sampled, + semi-online RL: success 25.0 % → 50.0 %: +25.0 points [")
+    assert semi.endswith("p = 0.041; better on 40")  # 15 won, 5 lost: exact binomial
 
 
 def test_measures_stand_beside_their_intervals(tmp_path):
