@@ -10,7 +10,7 @@ from typing import Any
 from agent.errors import SetupError
 from launch.study.plan import Plan
 from launch.study.records import SUFFIX, Line, read_record
-from rl.study import Mean, mean
+from rl.study import Difference, Mean, difference, mean
 
 Value = Callable[[Line], tuple[float, float] | None]
 """A line's (numerator, denominator) of a share; None where the line was not scored."""
@@ -129,6 +129,28 @@ def over_seeds(metric: Metric, group: list[Checkpoint], world: str = "test") -> 
     return mean(
         {seed: tops for seed, (tops, _) in kept.items()}, {seed: bottoms for seed, (_, bottoms) in kept.items()}
     )
+
+
+def comparisons(
+    plan: Plan, checkpoints: list[Checkpoint], *parts: str
+) -> list[tuple[str, list[Checkpoint], list[Checkpoint]]]:
+    """("this minus that", this arm, that arm) for all that the plan compares arms of these parts with, where both have records."""
+    every = arms(plan, checkpoints)
+    return [
+        (f"{title(plan, arm)} minus {title(plan, other).removeprefix('+ ')}", group, every[other])
+        for arm, group in arms(plan, checkpoints, *parts).items()
+        for other in plan.arms[arm].against
+        if other in every
+    ]
+
+
+def gap(metric: Metric, first: list[Checkpoint], second: list[Checkpoint]) -> Difference | None:
+    """`rl.study.difference` of two arms. What has one seed only, a start that all seeds share, is compared with each of the
+    other's."""
+    ours, theirs = ({c.seed: metric.of(c)[0] for c in arm} for arm in (first, second))
+    if len(theirs) == 1:
+        theirs = dict.fromkeys(ours, *theirs.values())
+    return difference(ours, theirs)
 
 
 def points(checkpoints: list[Checkpoint], against: str) -> tuple[list[str], list[float], list[float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from launch.report.figures import BLUE, GREEN, GREY, ORANGE, RED, STYLE
-from launch.study.digest import METRICS, Checkpoint, arms, load, over_seeds, points, title
+from launch.study.digest import METRICS, Checkpoint, arms, comparisons, gap, load, over_seeds, points, title
 from launch.study.plan import Plan
-from rl.study import correlation
+from rl.study import Mean, correlation
 
 PARTS = {
     "comparison": (BLUE, "comparison"),
@@ -19,6 +20,14 @@ PARTS = {
     "ablations": (GREEN, "ablations"),
     "metrics": (ORANGE, "early or bad"),
     "": ("black", "unplanned"),
+}
+PANELS = {
+    "online": "online success, all tasks",
+    "online, sampled": "online success, sampled",
+    "SOP TSR": "SOP TSR",
+    "SOP TSR, sampled": "SOP TSR, sampled",
+    "online, memory": "online success, memory tasks",
+    "noted": "noted what had to be noted",
 }
 
 
@@ -28,10 +37,10 @@ def draw(plan: Plan, records: Path, out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     made: list[Path] = []
     with matplotlib.rc_context(STYLE):
-        for name, parts in (("online", ("comparison", "told")), ("ablations", ("ablations",))):
-            groups = arms(plan, found, *parts)
-            if groups:
-                made += _save(out, name, _arms(plan, groups))
+        if groups := arms(plan, found, "comparison", "told"):
+            made += _save(out, "online", _arms(plan, groups))
+        if pairs := comparisons(plan, found, "ablations"):
+            made += _save(out, "ablations", _gaps(pairs))
         made += _save(out, "metrics", _metrics(plan, found))
     return made
 
@@ -44,20 +53,35 @@ def _save(out: Path, name: str, figure: Figure) -> list[Path]:
 
 
 def _arms(plan: Plan, groups: dict[str, list[Checkpoint]]) -> Figure:
-    """A panel for each metric that any arm's exam measured: mean, interval, seeds as dots."""
-    panels = {
-        "online success, all tasks": METRICS["online"],
-        "online success, sampled": METRICS["online, sampled"],
-        "SOP TSR, sampled": METRICS["SOP TSR, sampled"],
-        "online success, memory tasks": METRICS["online, memory"],
-        "noted what had to be noted": METRICS["noted"],
-    }
-    measured = {name: [over_seeds(metric, group) for group in groups.values()] for name, metric in panels.items()}
-    shown = {name: rows for name, rows in measured.items() if any(rows)}
-    figure = Figure(figsize=(3 + 2.2 * len(shown), 0.8 + 0.3 * len(groups)), layout="constrained")
+    """Rates by arm."""
+    rows = [f"{title(plan, arm)} ({len(group)})" for arm, group in groups.items()]
+    names = ("online", "online, sampled", "SOP TSR, sampled", "online, memory", "noted")
+    figure = _forest(
+        rows, {name: [over_seeds(METRICS[name], group) for group in groups.values()] for name in names}, "%"
+    )
+    for axis in figure.axes:
+        axis.set_xlim(left=0)
+    return figure
+
+
+def _gaps(pairs: list[tuple[str, list[Checkpoint], list[Checkpoint]]]) -> Figure:
+    """Differences of what the plan compares, over the same seeds and tasks."""
+    rows = [words for words, _, _ in pairs]
+    names = ("online", "online, memory", "SOP TSR", "SOP TSR, sampled")
+    made = {name: [gap(METRICS[name], first, second) for _, first, second in pairs] for name in names}
+    figure = _forest(rows, made, "points")
+    for axis in figure.axes:
+        axis.axvline(0, color="black", linewidth=0.8, zorder=1)
+    return figure
+
+
+def _forest(rows: list[str], panels: Mapping[str, Sequence[Mean | None]], unit: str) -> Figure:
+    """A panel for each metric that any row was scored by: mean, interval, seeds as dots."""
+    shown = {name: column for name, column in panels.items() if any(column)}
+    figure = Figure(figsize=(3 + 2.2 * len(shown), 0.8 + 0.3 * len(rows)), layout="constrained")
     axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-    for axis, (name, rows) in zip(axes, shown.items(), strict=True):
-        for y, made in enumerate(rows):
+    for axis, (name, column) in zip(axes, shown.items(), strict=True):
+        for y, made in enumerate(column):
             if made is None:
                 continue
             low, high = made.interval
@@ -66,15 +90,12 @@ def _arms(plan: Plan, groups: dict[str, list[Checkpoint]]) -> Figure:
                 [100 * v for v in made.by_seed], [y] * len(made.by_seed), s=9, color=GREY, zorder=3, linewidths=0
             )
             axis.scatter([100 * made.value], [y], s=26, color=BLUE, zorder=4, linewidths=0)
-        axis.set(xlabel="%", title=name)
-        axis.set_xlim(left=0)
+        axis.set(xlabel=unit, title=PANELS[name])
         axis.grid(axis="x", color="#e3e6e9", linewidth=0.6)
         axis.set_axisbelow(True)
-    axes[0].set_yticks(range(len(groups)), [f"{title(plan, arm)} ({len(group)})" for arm, group in groups.items()])
-    axes[0].set_ylim(len(groups) - 0.5, -0.5)
-    figure.supxlabel(
-        "dot: mean, bar: 95 % interval over seeds and tasks, grey: seeds (their number in brackets)", fontsize=7
-    )
+    axes[0].set_yticks(range(len(rows)), rows)
+    axes[0].set_ylim(len(rows) - 0.5, -0.5)
+    figure.supxlabel("dot: mean, bar: 95 % interval over seeds and tasks, grey: seeds", fontsize=7)
     return figure
 
 

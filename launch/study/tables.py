@@ -7,9 +7,21 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from launch.study.digest import METRICS, ONLINE, Checkpoint, Metric, arms, load, over_seeds, points, title
+from launch.study.digest import (
+    METRICS,
+    ONLINE,
+    Checkpoint,
+    Metric,
+    arms,
+    comparisons,
+    gap,
+    load,
+    over_seeds,
+    points,
+    title,
+)
 from launch.study.plan import Plan, jobs
-from rl.study import Difference, Mean, correlation, difference
+from rl.study import Difference, Mean, correlation
 
 AGAINST = ("SOP PG", "SOP TSR", "SOP Score", "one-step SR")
 
@@ -25,7 +37,7 @@ def markdown(plan: Plan, records: Path) -> str:
         "temperature 1.",
         *_mixed(found),
         _section("Online success and metrics", _rates(plan, comparison, _RATES)),
-        _section("Differences, same seeds and tasks (points)", _differences(plan, found, comparison)),
+        _section("Differences, same seeds and tasks (points)", _differences(plan, found, "comparison")),
         _section("Memory: what the own thoughts carry", _rates(plan, comparison, _THOUGHTS)),
         _section("Never trained on", _worlds(plan, comparison)),
         _section("What it took (mean per checkpoint)", _costs(plan, found)),
@@ -34,7 +46,7 @@ def markdown(plan: Plan, records: Path) -> str:
         group = arms(plan, found, part)
         if group:
             sections.append(_section(head, _rates(plan, group, _RATES)))
-            sections.append(_section(f"{head}: differences (points)", _differences(plan, found, group)))
+            sections.append(_section(f"{head}: differences (points)", _differences(plan, found, part)))
             sections.append(_section(f"{head}: memory", _rates(plan, group, _THOUGHTS)))
     sections.append(_section("Which metric tells online success", _correlations(plan, found)))
     sections.append(_section("Every checkpoint", _checkpoints(found)))
@@ -79,11 +91,14 @@ _THOUGHTS = {
 
 
 def _rates(plan: Plan, groups: dict[str, list[Checkpoint]], metrics: dict[str, Metric]) -> str:
+    """A row per arm, a column per metric that some arm was scored by."""
+    made = {name: [over_seeds(metric, group) for group in groups.values()] for name, metric in metrics.items()}
+    shown = {name: column for name, column in made.items() if any(column)}
     rows = [
-        [title(plan, arm), str(len(group)), *(_percent(over_seeds(metric, group)) for metric in metrics.values())]
-        for arm, group in groups.items()
+        [title(plan, arm), str(len(group)), *(_percent(column[k]) for column in shown.values())]
+        for k, (arm, group) in enumerate(groups.items())
     ]
-    return _table(["arm", "seeds", *metrics], rows)
+    return _table(["arm", "seeds", *shown], rows)
 
 
 def _worlds(plan: Plan, groups: dict[str, list[Checkpoint]]) -> str:
@@ -97,36 +112,24 @@ def _worlds(plan: Plan, groups: dict[str, list[Checkpoint]]) -> str:
     return _table(["arm", *(f"{name}, {world}" for name, world in shown)], rows)
 
 
-def _differences(plan: Plan, found: list[Checkpoint], groups: dict[str, list[Checkpoint]]) -> str:
-    every = arms(plan, found)
+def _differences(plan: Plan, found: list[Checkpoint], *parts: str) -> str:
     names = ("online", "online, memory", "SOP TSR", "online, sampled", "SOP TSR, sampled")
-    shown = {name: METRICS[name] for name in names}
-    rows = []
-    for arm, group in groups.items():
-        for other in plan.arms[arm].against:
-            if other not in every:
-                continue
-            cells = [_gap(metric, group, every[other]) for metric in shown.values()]
-            rows.append(
-                [
-                    f"{title(plan, arm)} minus {title(plan, other).removeprefix('+ ')}",
-                    *(c for cell in cells for c in cell),
-                ]
-            )
+    pairs = comparisons(plan, found, *parts)
+    made = {name: [gap(METRICS[name], first, second) for _, first, second in pairs] for name in names}
+    shown = {name: column for name, column in made.items() if any(column)}
+    rows = [
+        [words, *(cell for column in shown.values() for cell in _gap(column[k]))]
+        for k, (words, _, _) in enumerate(pairs)
+    ]
     return _table(["", *(head for name in shown for head in (name, "p", "seeds up"))], rows)
 
 
-def _gap(metric: Metric, first: list[Checkpoint], second: list[Checkpoint]) -> tuple[str, str, str]:
-    """(difference with its interval, p, in how many seeds it is above 0). What has one seed only, a start that all seeds
-    share, is compared with each of the other's."""
-    ours, theirs = ({c.seed: metric.of(c)[0] for c in arm} for arm in (first, second))
-    if len(theirs) == 1:
-        theirs = dict.fromkeys(ours, *theirs.values())
-    gap = difference(ours, theirs)
-    if gap is None:
+def _gap(found: Difference | None) -> tuple[str, str, str]:
+    """(difference with its interval, p, in how many seeds it is above 0)."""
+    if found is None:
         return "-", "-", "-"
-    up = sum(value > 0 for value in gap.by_seed)
-    return _points(gap), f"{gap.p:.3f}" if gap.p >= 0.001 else "<.001", f"{up} of {len(gap.by_seed)}"
+    up = sum(value > 0 for value in found.by_seed)
+    return _points(found), f"{found.p:.3f}" if found.p >= 0.001 else "<.001", f"{up} of {len(found.by_seed)}"
 
 
 def _costs(plan: Plan, found: list[Checkpoint]) -> str:

@@ -364,6 +364,7 @@ def test_the_tables_hold_the_records_numbers(study, records):
     assert "2 of 2" in gap
     assert "| + RL | 2 | 100 | 3 | 1.0 | 1.0 | 1.0 |" in text
     assert "gamma 0 minus RL" in text
+    assert "SOP TSR, sampled" not in text, "no exam of these records measured it"
 
 
 def test_a_shared_start_is_compared_with_every_seed(study, records):
