@@ -70,7 +70,7 @@ def against_start(folder: Path) -> list[str]:
 def _scored(folder: Path, agent: str) -> dict[str, dict[str, Any]]:
     """By task; attempts that the machine failed are left out."""
     rows = read_rollouts(folder / "scores" / agent / "live-1")
-    return {row["task"]: {"key": row["task"], **row} for row in rows if row["success"] is not None}
+    return {row["task"]: {"key": row["task"], "success": row["success"]} for row in rows if row["success"] is not None}
 
 
 if __name__ == "__main__":

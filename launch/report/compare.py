@@ -105,7 +105,8 @@ def outcomes(kind: str, entries: list[Entry]) -> Outcomes:
 
 
 def change(metric: str, pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:
-    """From (before, after) by task, each with its `key` and the metric: "TSR 12.0 % → 15.0 %: +3.0 points [-1.0, 7.0], p = .2: not distinguishable"."""
+    """From (before, after) of each task, both with its `key` and the metric: "TSR 12.0 % → 15.0 %: +3.0 points [-1.0, +7.0],
+    p = 0.2; not distinguishable on 40"."""
     old, new = fmean(a[metric] for a, _ in pairs), fmean(b[metric] for _, b in pairs)
     interval = paired_difference([(a["key"], b[metric], a[metric]) for a, b in pairs])
     yes_or_no = metric in ("TSR", "success")
