@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from launch.report.chunks import script_json, scripts
 from launch.report.entries import Entry, read_entries
 from launch.report.facts import KINDS, facts, lead, model, more_facts, when
 from launch.report.images import Images
-from launch.report.runs import Curves, Run, curves, discover, recording
+from launch.report.runs import Curves, Read, Run, curves, discover, read_recording, recording
 from rl.metrics import METRICS
 
 FIRST_CURVES = (
@@ -66,7 +66,8 @@ def build(
     found = discover(folders)
     images = Images(out, width)
     homes = _homes(found)
-    pages = [_read(run, home, data, images) for run, home in zip(found, homes, strict=True)]
+    read = lru_cache(maxsize=4)(read_recording)  # many runs are about the same file
+    pages = [_read(run, home, data, images, read) for run, home in zip(found, homes, strict=True)]
     stamp = hashlib.sha256("".join(map(_state, found)).encode()).hexdigest()[:16]
     live = any(run.metrics is None for run in found)
     site = Site(out, _environment(), stamp, live)
@@ -101,8 +102,8 @@ def _homes(runs: Sequence[Run]) -> list[str]:
     return homes
 
 
-def _read(run: Run, home: str, data: str | None, images: Images) -> Page:
-    source = recording(run, data)
+def _read(run: Run, home: str, data: str | None, images: Images, read: Read) -> Page:
+    source = recording(run, data, read)
     entries, remarks = read_entries(run, source, images)
     if not source.found and run.record.get("data"):
         remarks.append(source.state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,25 @@ def _run(folder: Path, name: str) -> Run:
 # ------------------------------------------------------------------------------------------------------ the recording
 
 
-def recording(run: Run, override: str | None) -> Recording:
+def read_recording(file: Path, screen: Any, swipes: str) -> Mapping[str, Episode]:
+    """By id. What the file's own images do not give is inferred."""
+    given = parts.parse_screen(screen if isinstance(screen, str) else None)
+    episodes: dict[str, Episode] = {}
+    for size in (given, "infer"):
+        try:
+            loaded = load_episodes(file, screen=size, swipes=swipes, skip_bad=True)  # type: ignore[arg-type]
+        except DataError:
+            continue
+        episodes = {episode.id: episode for episode in loaded.episodes} | episodes
+        if not loaded.dropped:
+            break
+    return episodes
+
+
+Read = Callable[[Path, Any, str], Mapping[str, Episode]]
+
+
+def recording(run: Run, override: str | None, read: Read = read_recording) -> Recording:
     """The episodes this run was about, if their file is where run.json says (or `override`) and unchanged.
 
     Another file's targets drawn over these screenshots would be lies, so a wrong digest means no recording. Episodes
@@ -100,24 +118,10 @@ def recording(run: Run, override: str | None) -> Recording:
         )
     screen, swipes = source.get("screen"), str(source.get("swipes", "detect"))
     convention = swipes if swipes in ("finger", "inverted") else "detect"
-    episodes = _episodes(file, screen, convention)
+    episodes = read(file, screen, convention)
     without = sum(not _has_image(episode) for episode in episodes.values())
     state = f"{path}, unchanged since the run" + (f"; {without} episodes lack screenshots" if without else "")
     return Recording(episodes, state, True)
-
-
-def _episodes(file: Path, screen: Any, swipes: str) -> dict[str, Episode]:
-    given = parts.parse_screen(screen if isinstance(screen, str) else None)
-    episodes: dict[str, Episode] = {}
-    for size in (given, "infer"):
-        try:
-            loaded = load_episodes(file, screen=size, swipes=swipes, skip_bad=True)  # type: ignore[arg-type]
-        except DataError:
-            continue
-        episodes = {episode.id: episode for episode in loaded.episodes} | episodes
-        if not loaded.dropped:
-            break
-    return episodes
 
 
 def _has_image(episode: Episode) -> bool:

@@ -24,6 +24,7 @@ PlanOption = Annotated[Path, typer.Option("--plan", help="YAML: worlds, exams, r
 Records = Annotated[Path, typer.Option(help="folder of records, one small file per checkpoint: what to keep")]
 OutFolder = Annotated[Path, typer.Option("--out", help="models, recordings and logs; all of it can be made again")]
 Base = Annotated[str | None, typer.Option(help="model the arms start from, in place of the plan's")]
+Times = Annotated[int | None, typer.Option(min=1, help="train so many times as long as the plan says: for a GPU")]
 
 
 @app.command()
@@ -35,13 +36,14 @@ def pocket(
     only: Annotated[list[str] | None, typer.Option(help="this arm or part (may be given several times)")] = None,
     plan: PlanOption = SHIPPED,
     base: Base = None,
+    times: Times = None,
 ) -> None:
     """Train and score what has no record yet, seed by seed. Stop it at any time; the same command goes on."""
     parts.require("torch", "train")
     parts.require("android_env", "android")
     if workers < 1:
         raise SetupError(f"--workers {workers}: expected at least 1")
-    run_study(Study(load_plan(plan, base), plan, out, records), only or [], minutes, workers)
+    run_study(Study(load_plan(plan, base, times), plan, out, records), only or [], minutes, workers)
 
 
 @app.command()
@@ -53,6 +55,7 @@ def score(
     records: Records = Path("docs/study"),
     plan: PlanOption = SHIPPED,
     base: Base = None,
+    times: Times = None,
 ) -> None:
     """Put one checkpoint through a study's exam and leave its record; any model, also one the study did not train."""
     parts.require("torch", "train")
@@ -61,7 +64,7 @@ def score(
     from launch.study.score import examine
     from rl.runlog import versions
 
-    chosen, job = load_plan(plan, base), Job(arm, seed)
+    chosen, job = load_plan(plan, base, times), Job(arm, seed)
     study = Study(chosen, plan, out, records)
     prepare(study)
     known = chosen.arms.get(arm)
@@ -72,6 +75,7 @@ def score(
         "arm": arm,
         "seed": seed,
         "exam": known.exam if known else "short",
+        "times": chosen.times,
         "train": training_of(study, job) if known else None,
         "score": {"wall": round(time.monotonic() - wall, 1), "cpu": round(time.process_time() - cpu, 1)},
         "base": {"name": Path(chosen.base).name, "weights": weights_digest(Path(shipped(chosen.base)))},

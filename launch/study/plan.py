@@ -68,7 +68,10 @@ class Arm(Section):
 
 
 class Plan(Section):
+    """times: every training is that many times as long as its recipe says, in updates and so in samples."""
+
     base: str
+    times: int = Field(1, ge=1)
     size: tuple[int, int] = (160, 288)
     episodes: int = Field(ge=1)
     seeds: tuple[int, ...]
@@ -90,6 +93,8 @@ class Plan(Section):
                     raise ValueError(f"arm {name}: unknown {said!r}{nearest(said, [*known])}")
             if arm.recipe and arm.model:
                 raise ValueError(f"arm {name}: give a recipe or a finished model")
+            if arm.recipe and "training.max_steps" not in {**self.recipes[arm.recipe].set, **arm.set}:
+                raise ValueError(f"arm {name}: its recipe says no training.max_steps")
             if arm.after and not (self.arms[arm.after].recipe or self.arms[arm.after].model):
                 raise ValueError(f"arm {name}: {arm.after} trains nothing to start from")
         for key, exam in self.exams.items():
@@ -116,11 +121,11 @@ class Job:
         return f"{self.arm}-{self.seed}"
 
 
-def load_plan(path: Path, base: str | None = None) -> Plan:
-    """Read and check a plan; `base` replaces the model it starts from. Raises SetupError."""
+def load_plan(path: Path, base: str | None = None, times: int | None = None) -> Plan:
+    """Read and check a plan; `base` replaces the model it starts from, `times` how long it trains. Raises SetupError."""
     content = read_yaml(path, "plan", "base, worlds, exams, recipes, arms")
     try:
-        return Plan.model_validate(content | ({"base": base} if base else {}))
+        return Plan.model_validate(content | ({"base": base} if base else {}) | ({"times": times} if times else {}))
     except ValidationError as error:
         said = "; ".join(
             f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
@@ -159,9 +164,13 @@ def source(plan: Plan, job: Job) -> Job | None:
     return Job(after, job.seed if job.seed in seeds else seeds[0])
 
 
+_LENGTH = ("training.max_steps", "method.max_turns")
+
+
 def overrides(plan: Plan, job: Job) -> dict[str, Any]:
     arm = plan.arms[job.arm]
-    return {**plan.recipes[arm.recipe].set, **arm.set, "training.seed": job.seed}
+    values = {**plan.recipes[arm.recipe].set, **arm.set, "training.seed": job.seed}
+    return values | {key: plan.times * values[key] for key in _LENGTH if key in values}
 
 
 def as_arguments(values: Mapping[str, Any]) -> list[str]:

@@ -76,7 +76,7 @@ class Study:
         train = max((h["train"]["wall"] for h in known if h["train"]), default=0.0) if arm.recipe else 0.0
         exam = max((h["score"]["wall"] for h in known), default=60 * self.plan.exams[arm.exam].minutes)
         if arm.recipe and not train:
-            train = 60 * self.plan.recipes[arm.recipe].minutes
+            train = 60 * self.plan.times * self.plan.recipes[arm.recipe].minutes
         return SAFETY * ((0 if self.trained(job) else train) + (0 if self.record(job).exists() else exam))
 
 
@@ -92,23 +92,24 @@ def prepare(study: Study) -> None:
 
 
 def same_base(study: Study) -> None:
-    """SetupError when models in `out` or records come from other weights than those the plan starts from: they must not
-    mix."""
+    """SetupError when models in `out` or records come from other weights than those the plan starts from, or were trained
+    so many times longer: they must not mix."""
     plan, kept = study.plan, study.out / "base.json"
     finished = {name: arm.model for name, arm in plan.arms.items() if arm.model}
-    now = {name: weights_digest(Path(shipped(name))) for name in [plan.base, *finished.values()]}
+    now: dict[str, Any] = {name: weights_digest(Path(shipped(name))) for name in [plan.base, *finished.values()]}
+    now["times"] = plan.times
     known = []
     for path in sorted(study.records.glob(f"*{SUFFIX}")):
         header = read_header(path)
-        known.append((path, plan.base, header["base"]["weights"]))
+        known += [(path, plan.base, header["base"]["weights"]), (path, "times", header.get("times", 1))]
         if header["arm"] in finished:
             known.append((path, finished[header["arm"]], header["weights"]))
     if kept.exists():
-        known += [(study.out, name, digest) for name, digest in read_json(kept).items() if name in now]
-    for place, name, digest in known:
-        if digest != now[name]:
+        known += [(study.out, name, before) for name, before in read_json(kept).items() if name in now]
+    for place, name, before in known:
+        if before != now[name]:
             raise SetupError(
-                f"{place} started from weights {digest}, {name} has {now[name]}; give other --out and --records"
+                f"{place} was made with {name} {before}, now it is {now[name]}; give other --out and --records"
             )
     study.out.mkdir(parents=True, exist_ok=True)
     write_json(kept, now)
@@ -207,6 +208,7 @@ def _train(study: Study, job: Job, lock: int) -> None:
 def _examine(study: Study, job: Job, lock: int) -> None:
     folder = study.out / job.name
     asked = ["study", "score", study.model(job), "--arm", job.arm, "--seed", str(job.seed), "--base", study.plan.base]
+    asked += ["--times", str(study.plan.times)]
     where = ["--plan", str(study.plan_path), "--out", str(study.out), "--records", str(study.records)]
     _spend(study, [*asked, *where], folder / "score.log", lock)
 

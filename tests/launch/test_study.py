@@ -33,7 +33,7 @@ exams:
   short: {live: {test: 2}, sop: {test: 2}, steps: {test: 1}, minutes: 1}
 recipes:
   sft: {config: tiny_sft.yaml, set: {training.max_steps: 3}, minutes: 2}
-  semi: {config: tiny_semi_online.yaml, set: {method.max_turns: 9, method.gamma: 0.5}, minutes: 2}
+  semi: {config: tiny_semi_online.yaml, set: {training.max_steps: 5, method.max_turns: 9, method.gamma: 0.5}, minutes: 2}
 arms:
   base: {title: base, seeds: [0], exam: short}
   sft: {title: SFT, recipe: sft}
@@ -131,7 +131,8 @@ def test_jobs_go_part_by_part_seed_by_seed_and_start_from_their_own_seed(study):
     assert names == ["base-0", "sft-0", "semi_1-0", "sft-1", "semi_1-1", "gamma_0-0", "gamma_0-1"]
     assert source(study.plan, Job("semi_1", 1)) == Job("sft", 1)
     assert source(study.plan, Job("sft", 1)) is None
-    assert overrides(study.plan, Job("gamma_0", 1)) == {"method.max_turns": 9, "method.gamma": 0, "training.seed": 1}
+    changed = {"method.gamma": 0, "training.seed": 1}
+    assert overrides(study.plan, Job("gamma_0", 1)) == overrides(study.plan, Job("semi_1", 0)) | changed
     assert [job.name for job in jobs(study.plan, ["base"])] == ["base-0"]
     assert [job.name for job in jobs(study.plan, ["ablations"])] == ["gamma_0-0", "gamma_0-1"]
 
@@ -149,6 +150,7 @@ def test_a_shared_start_serves_every_seed(plan_path):
         ("after: sft, against: [sft]", "after: base", "base trains nothing"),
         ("live: {test: 2}", "live: {tset: 2}", "did you mean 'test'"),
         ("seeds: [0, 1]", "seed: [0, 1]", "Extra inputs"),
+        ("set: {training.max_steps: 3}, ", "", "its recipe says no training.max_steps"),
     ],
 )
 def test_mistakes_in_a_plan_are_named(plan_path, old, new, message):
@@ -384,7 +386,7 @@ def test_records_of_another_base_are_refused(study, spent, tmp_path):
     base.mkdir()
     (base / "model.safetensors").write_bytes(b"other")
     leave(study.records, "sft", 0)
-    with pytest.raises(SetupError, match=r"sft-0.*started from weights None"):
+    with pytest.raises(SetupError, match=r"sft-0.*was made with .*base None, now it is"):
         run(replace(study, plan=study.plan.model_copy(update={"base": str(base)})), [], 60, 1)
     assert spent == []
 
@@ -397,8 +399,20 @@ def test_records_of_another_finished_model_are_refused(study, spent, tmp_path):
     plan = study.plan.model_copy(update={"arms": study.plan.arms | {"sft": start}})
     run(replace(study, plan=plan), ["base"], 60, 1)
     (model / "model.safetensors").write_bytes(b"another")
-    with pytest.raises(SetupError, match=r"started from weights .*sft has"):
+    with pytest.raises(SetupError, match=r"was made with .*sft \w+, now it is"):
         run(replace(study, plan=plan), ["base"], 60, 1)
+
+
+def test_ten_times_the_samples_is_another_study(study, plan_path, spent, tmp_path):
+    longer = load_plan(plan_path, times=10)
+    assert overrides(longer, Job("semi_1", 0))["training.max_steps"] == 50
+    assert overrides(longer, Job("semi_1", 0))["method.max_turns"] == 90
+    assert overrides(study.plan, Job("semi_1", 0))["training.max_steps"] == 5
+    run(study, ["base"], 60, 1)
+    for other in (replace(study, plan=longer), replace(study, plan=longer, out=tmp_path / "elsewhere")):
+        with pytest.raises(SetupError, match="was made with times 1, now it is 10"):
+            run(other, ["base"], 60, 1)
+    assert spent == ["score base-0"]
 
 
 def test_no_checkpoint_is_left_out_and_all_are_compared_on_the_same_tasks(study, records):
