@@ -49,9 +49,7 @@ guiderail gate "$out/test" --dialect brief
 
 say "from tiny-sft: semi-online RL on one core, more SFT on the other; each core goes on with scoring"
 pieces=(
-    # Groups of 16 share more of their work than groups of 8: as many walks in less than two thirds of the time.
-    "train semi-online tiny_semi_online.yaml method.groups=4 method.rollouts=16 training.max_steps=56"
-    "train more-sft tiny_more_sft.yaml training.max_steps=340"
+    "train semi-online tiny_semi_online.yaml" "train more-sft tiny_more_sft.yaml"
     "score tiny-sft 1" "score tiny-sft 0" "score semi-online 1" "score more-sft 1" "score semi-online 0" "score more-sft 0"
 )
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from launch.cli import app
 
-GREEDY, SAMPLED, CONTROL = 100, 800, 300
+GREEDY, SAMPLED, CONTROL = 100, 700, 300
 """Live tasks: for the likeliest answers; for the policy that RL trains, whose success the demo is about; for that of the
 control, the first of the same."""
 
