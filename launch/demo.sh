@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What semi-online RL adds, on a laptop CPU: from the shipped agent tiny-sft, semi-online RL on one core and, for about as
-# long, more SFT on the other; then all three are scored on recordings and on live simulated phones. 12 minutes on 2 cores.
+# long, more SFT on the other; then all three are scored on recordings and on live simulated phones. 11 to 14 minutes on 2 cores.
 #   ./launch/demo.sh [FOLDER]        everything is written there (default runs/demo; an earlier demo in it is replaced)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

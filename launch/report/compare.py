@@ -19,7 +19,8 @@ Outcomes = dict[str, dict[str, Any]]
 
 
 def comparable(runs: Sequence[Run]) -> list[tuple[int, int]]:
-    """Pairs (before, after) of evaluations of one kind on the same tasks, rules and temperature. A model comes after the
+    """Pairs (before, after) of evaluations of one kind on the same tasks (the longer run's first, where their number
+    differs), rules and temperature. A model comes after the
     one it was trained from, else the older run comes first; with many runs, each against the first of its kind."""
     by_what: dict[str, list[int]] = {}
     trained = {run.folder.resolve(): run for run in runs if run.kind == "train"}
@@ -27,7 +28,9 @@ def comparable(runs: Sequence[Run]) -> list[tuple[int, int]]:
         if run.kind not in ("train", "gate", "rejudge") and run.metrics is not None:
             rules = (run.record.get("rules") or {}).get("name")
             data = (run.record.get("data") or {}).get("digest")
-            world = [run.record.get(key) for key in ("world", "tasks", "split", "size", "style", "seed")]
+            asked = run.record.get("tasks")
+            chosen = None if isinstance(asked, int) else asked  # a number of tasks: the first of the same ones
+            world = [chosen, *(run.record.get(key) for key in ("world", "split", "size", "style", "seed"))]
             by_what.setdefault(repr((run.kind, rules, run.record.get("temperature"), data or world)), []).append(i)
     pairs: list[tuple[int, int]] = []
     for members in by_what.values():

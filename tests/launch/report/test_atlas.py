@@ -120,6 +120,15 @@ def test_a_model_comes_after_the_one_it_was_trained_from(tmp_path):
     assert pairs == [(f"{a}-{heat}", f"{b}-{heat}") for heat in (0.0, 1.0) for a, b in ("ab", "ac", "bc")]
 
 
+def test_a_shorter_run_over_the_same_live_tasks_is_compared(tmp_path):
+    def live(name: str, tasks: Any) -> Run:
+        record = {"kind": "pocket", "model": name, "world": "pocket", "seed": 1, "tasks": tasks}
+        return Run(name, tmp_path / name, record, {})
+
+    assert comparable([live("a", 700), live("b", 300)]) == [(0, 1)]
+    assert comparable([live("a", "one,two"), live("b", "three")]) == []
+
+
 def test_early_against_late_needs_three_generations():
     entries = [entry(str(g), RIGHT if g else EARLY, generation=g) for g in range(3)]
     assert early_late(entries[:2]) == []
