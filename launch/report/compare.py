@@ -51,7 +51,7 @@ def compare(before: tuple[Run, list[Entry]], after: tuple[Run, list[Entry]]) -> 
     """{words, counts, templates, broken, mended}. Right is a whole walk (offline: a step; live: a task that was scored)."""
     run, entries = before
     old, new = outcomes(run.kind, entries), outcomes(run.kind, after[1])
-    both = [name for name in old if name in new]
+    both = sorted(old.keys() & new.keys())  # in one order, so that every place that resamples them draws the same
     pairs = [(old[name], new[name]) for name in both]
     metrics = {"sop": ("PG", "TSR"), "offline": ("TM", "SR")}.get(run.kind, ("success",))
     words = [change(metric, pairs) for metric in metrics] if pairs else ["no task was scored in both"]
