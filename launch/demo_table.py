@@ -62,7 +62,7 @@ def against_start(folder: Path) -> list[str]:
     lines = []
     for agent in trained:
         after = _scored(folder, agent)
-        pairs = [(before[task], after[task]) for task in sorted(before.keys() & after.keys())]
+        pairs = [(before[task], after[task]) for task in before if task in after]
         lines.append(f"live, sampled, {AGENTS[agent]}: {change('success', pairs)}")
     return lines
 

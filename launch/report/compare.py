@@ -51,7 +51,7 @@ def compare(before: tuple[Run, list[Entry]], after: tuple[Run, list[Entry]]) -> 
     """{words, counts, templates, broken, mended}. Right is a whole walk (offline: a step; live: a task that was scored)."""
     run, entries = before
     old, new = outcomes(run.kind, entries), outcomes(run.kind, after[1])
-    both = sorted(old.keys() & new.keys())  # in one order, so that every place that resamples them draws the same
+    both = [name for name in old if name in new]
     pairs = [(old[name], new[name]) for name in both]
     metrics = {"sop": ("PG", "TSR"), "offline": ("TM", "SR")}.get(run.kind, ("success",))
     words = [change(metric, pairs) for metric in metrics] if pairs else ["no task was scored in both"]
@@ -109,7 +109,8 @@ def outcomes(kind: str, entries: list[Entry]) -> Outcomes:
 
 def change(metric: str, pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:
     """From (before, after) of each task, both with its `key` and the metric: "TSR 12.0 % → 15.0 %: +3.0 points [-1.0, +7.0],
-    p = 0.2; not distinguishable on 40"."""
+    p = 0.2; not distinguishable on 40". Pairs may come in any order; they are resampled in that of their keys."""
+    pairs = sorted(pairs, key=lambda pair: pair[0]["key"])
     old, new = fmean(a[metric] for a, _ in pairs), fmean(b[metric] for _, b in pairs)
     interval = paired_difference([(a["key"], b[metric], a[metric]) for a, b in pairs])
     yes_or_no = metric in ("TSR", "success")

@@ -48,7 +48,6 @@ def draw(
 
 def _save(folder: Path, name: str, figure: Figure) -> str:
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    figure.set_layout_engine("none")  # laid out already
     figure.savefig(folder / f"{name}.png")
     return name
 

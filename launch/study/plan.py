@@ -124,8 +124,9 @@ class Job:
 def load_plan(path: Path, base: str | None = None, times: int | None = None) -> Plan:
     """Read and check a plan; `base` replaces the model it starts from, `times` how long it trains. Raises SetupError."""
     content = read_yaml(path, "plan", "base, worlds, exams, recipes, arms")
+    replaced = {key: value for key, value in (("base", base), ("times", times)) if value}
     try:
-        return Plan.model_validate(content | ({"base": base} if base else {}) | ({"times": times} if times else {}))
+        return Plan.model_validate(content | replaced)
     except ValidationError as error:
         said = "; ".join(
             f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()

@@ -131,8 +131,8 @@ def test_jobs_go_part_by_part_seed_by_seed_and_start_from_their_own_seed(study):
     assert names == ["base-0", "sft-0", "semi_1-0", "sft-1", "semi_1-1", "gamma_0-0", "gamma_0-1"]
     assert source(study.plan, Job("semi_1", 1)) == Job("sft", 1)
     assert source(study.plan, Job("sft", 1)) is None
-    changed = {"method.gamma": 0, "training.seed": 1}
-    assert overrides(study.plan, Job("gamma_0", 1)) == overrides(study.plan, Job("semi_1", 0)) | changed
+    length = {"training.max_steps": 5, "method.max_turns": 9}
+    assert overrides(study.plan, Job("gamma_0", 1)) == {**length, "method.gamma": 0, "training.seed": 1}
     assert [job.name for job in jobs(study.plan, ["base"])] == ["base-0"]
     assert [job.name for job in jobs(study.plan, ["ablations"])] == ["gamma_0-0", "gamma_0-1"]
 
