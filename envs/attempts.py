@@ -71,7 +71,8 @@ class World(Protocol):
     """What there is to do, as a picklable value without devices."""
 
     def listed(self) -> Sequence[tuple[str, tuple[str, ...]]]:
-        """(task name, names of the groups it also counts under), each task once, in a fixed order."""
+        """(task name, names of the groups it also counts under), each task once, in a fixed order. The first name is that of
+        the template it was drawn from, as "page:click-button"; `live_score` treats tasks of one template as draws from it."""
         ...
 
     def open(self, worker: int) -> Site:

@@ -107,6 +107,7 @@ def score_live(
     if how.resume and out is None:
         raise SetupError("--resume goes on with the run in a folder; give it as --out")
     listed = world.listed()
+    templates = {task: names[0].partition(":")[2] for task, names in listed if names}
     jobs = [Job(task, trial) for trial in range(how.repeats) for task, _ in listed]
     voice = asdict(parts.voice(who))
     asked = {
@@ -126,7 +127,7 @@ def score_live(
             def record(row: Row, images: Mapping[str, bytes]) -> None:
                 if log is not None:
                     keep_images(log.folder / "images", dict(images))
-                    log.rollout(row)
+                    log.rollout({"template": templates.get(row["task"]), **row})
                 rows.append({key: row[key] for key in SCORED})
                 tick()
 

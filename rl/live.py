@@ -21,7 +21,7 @@ from agent.types import Completion, Prompt
 from envs.attempts import Attempt, Demonstrable, LiveTask, Patience, Site, attempt
 from rl.rollout import Asking, Key, drive
 from rl.runlog import drop_rollouts, read_rollouts
-from rl.statistics import clustered, wilson
+from rl.statistics import clustered, stratified
 
 Row = dict[str, Any]
 Images = dict[str, bytes]
@@ -253,8 +253,9 @@ def alone(folder: Path) -> Iterator[None]:
 def live_score(rows: Sequence[Mapping[str, Any]], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """{success, interval, n, unscored, endings, crashes, unscored_attempts, flips, by_group} of the lines of a journal.
 
-    interval: 95 %, Wilson's with one attempt per task, else bootstrapped over whole tasks. groups: task -> names under
-    which it also counts. flips: among tasks with two or more scored trials, those whose trials disagree.
+    interval: 95 %, `stratified` by template with one attempt per task, else bootstrapped over whole tasks. groups: task ->
+    names under which it also counts, the first of which is its template. flips: among tasks with two or more scored
+    trials, those whose trials disagree.
     """
     members: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     endings: dict[str, int] = defaultdict(int)
@@ -263,22 +264,24 @@ def live_score(rows: Sequence[Mapping[str, Any]], groups: Mapping[str, Sequence[
         for name in groups.get(row["task"], ()):
             members[name].append(row)
     lost = [row for row in rows if row["success"] is None]
-    return _success(rows) | {
+    templates = {task: names[0] for task, names in groups.items() if names}
+    return _success(rows, templates) | {
         "endings": dict(sorted(endings.items())),
         "crashes": sorted({row["reason"] for row in lost}),
         "unscored_attempts": [{key: row[key] for key in ("task", "trial", "reason")} for row in lost],
         "flips": _flips(rows),
-        "by_group": {name: _success(group) for name, group in sorted(members.items())},
+        "by_group": {name: _success(group, templates) for name, group in sorted(members.items())},
     }
 
 
-def _success(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    scored = [(row["task"], float(row["success"])) for row in rows if row["success"] is not None]
-    right, n = sum(value for _, value in scored), len(scored)
+def _success(rows: Sequence[Mapping[str, Any]], templates: Mapping[str, str]) -> dict[str, Any]:
+    scored = [(row["task"], bool(row["success"])) for row in rows if row["success"] is not None]
+    right, n = sum(success for _, success in scored), len(scored)
     repeated = len({task for task, _ in scored}) < n
+    drawn = [(templates.get(task, task), success) for task, success in scored]
     return {
         "success": right / n if n else None,
-        "interval": clustered(scored) if repeated else wilson(round(right), n),
+        "interval": clustered(scored) if repeated else stratified(drawn),
         "n": n,
         "unscored": len(rows) - n,
     }

@@ -150,6 +150,7 @@ def _attempt(
             task=row["task"],
             trial=int(row.get("trial", 0)),
             seed=seed,
+            group=row.get("template"),
             goal=clean.secrets(row["goal"]),
             ending=row["ending"],
             success=row["success"],

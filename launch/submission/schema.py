@@ -39,7 +39,8 @@ class Turn(Strict):
 
 class Attempt(Strict):
     """One attempt at one task. success None: unscored, a machine failed; reason then says which. budget: most turns the
-    task allows. seed: of the run. steps: length of the recording. group: what it also counts under."""
+    task allows. seed: of the run. steps: length of the recording. group: what it also counts under; of a
+    live task its template."""
 
     task: str = Field(min_length=1, max_length=1000)
     trial: int = Field(ge=0)

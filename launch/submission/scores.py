@@ -11,7 +11,7 @@ from typing import Any
 from envs.match import MatchRules
 from launch.submission.schema import Attempt
 from rl.sop import Scored, score
-from rl.statistics import clustered, wilson
+from rl.statistics import clustered, stratified
 
 RECORDINGS = ("sop", "offline", "screenspot")
 HEADLINE = {"sop": "TSR", "offline": "SR", "screenspot": "accuracy"}
@@ -49,10 +49,11 @@ def numbers(kind: str, rows: Sequence[Attempt], rules: Mapping[str, Any] | None)
     fractions of 1. Crashed attempts are left out of the headline and counted as failures beside it."""
     scored = [row for row in rows if row.success is not None]
     values = [(row.task, float(bool(row.success))) for row in scored]
+    templates = {row.task: row.group for row in scored if row.group is not None and kind not in RECORDINGS}
     name, n = headline(kind), len(values)
     result: dict[str, Any] = {
         name: fmean(v for _, v in values) if values else None,
-        "interval": _interval(values),
+        "interval": _interval(values, templates),
         "n": n,
         "unscored": len(rows) - n,
         "with_crashes_as_failures": sum(v for _, v in values) / len(rows) if rows else None,
@@ -61,8 +62,8 @@ def numbers(kind: str, rows: Sequence[Attempt], rules: Mapping[str, Any] | None)
         result |= _sop(rows, rules)
     if kind == "offline":
         typed = [(_episode(row), float(_verdict(row, "type_ok"))) for row in scored]
-        result["interval"] = _interval([(_episode(row), float(bool(row.success))) for row in scored])
-        result |= {"TM": fmean(v for _, v in typed) if typed else None, "TM_interval": _interval(typed)}
+        result["interval"] = _interval([(_episode(row), float(bool(row.success))) for row in scored], {})
+        result |= {"TM": fmean(v for _, v in typed) if typed else None, "TM_interval": _interval(typed, {})}
     if kind not in RECORDINGS:
         result |= _live(scored)
     groups: dict[str, list[float]] = defaultdict(list)
@@ -78,10 +79,10 @@ def numbers(kind: str, rows: Sequence[Attempt], rules: Mapping[str, Any] | None)
     }
 
 
-def _interval(values: Sequence[tuple[str, float]]) -> list[float]:
-    """95 %: Wilson's with one value per task, else bootstrapped over tasks."""
+def _interval(values: Sequence[tuple[str, float]], templates: Mapping[str, str]) -> list[float]:
+    """95 %: with one value per task Wilson's, stratified where tasks have templates; else bootstrapped over tasks."""
     if len({task for task, _ in values}) == len(values):
-        return list(wilson(round(sum(v for _, v in values)), len(values)))
+        return list(stratified([(templates.get(task, task), bool(v)) for task, v in values]))
     return list(clustered(values))
 
 

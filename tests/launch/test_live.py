@@ -76,6 +76,7 @@ def check_complete(folder: Path, result, n: int, success: bool | None = True) ->
     assert json.loads((folder / "metrics.json").read_text())["n"] == result["n"]
     if success is not None:
         assert {row["success"] for row in rows} == {success}
+    assert all(row["task"].startswith(row["template"]) for row in rows)
     shown = {turn["screenshot"] for row in rows for turn in row["turns"]}
     assert shown == {path.stem for path in (folder / "images").glob("*.png")} & shown
 

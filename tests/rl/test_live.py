@@ -17,6 +17,7 @@ from envs.pocket.state import new_state
 from rl.live import Bench, Board, Job, alone, live_score, play, scored_rows, work
 from rl.rollout import seed_of
 from rl.runlog import RunLog
+from rl.statistics import wilson
 
 TALK = Dialogue(ORIGINAL_SIZE, BRIEF)
 
@@ -175,6 +176,15 @@ def test_the_score_counts_repeats_by_task_and_names_the_unscored():
     assert result["by_group"]["hard"]["success"] is None
     assert result["interval"][0] < 0.75 < result["interval"][1]
     assert live_score(rows[:1], {})["flips"]["rate"] is None
+
+
+def test_tasks_of_one_template_are_draws_from_it():
+    rows = [{"task": f"{t}{k}", "trial": 0, "ending": "finished", "success": t == "a"} for t in "ab" for k in range(20)]
+    plain = live_score(rows, {})
+    drawn = live_score(rows, {row["task"]: [f"template:{row['task'][0]}", "all"] for row in rows})
+    assert plain["interval"] == wilson(20, 40)
+    assert drawn["interval"] == drawn["by_group"]["all"]["interval"] == wilson(20 * 39, 40 * 39)
+    assert drawn["by_group"]["template:a"]["interval"] == wilson(20, 20)
 
 
 def test_a_task_without_an_expert_says_so():

@@ -8,13 +8,42 @@ import pytest
 
 from envs.match import GUIDERAIL, UIS1_RELEASED_SOP
 from rl.sop import Scored, StepScored, offline_score, score
-from rl.statistics import bootstrap_mean, clustered, wilson
+from rl.statistics import bootstrap_mean, clustered, stratified, wilson
 
 
 def test_wilson_against_a_worked_value():
     low, high = wilson(8, 10)
     assert (round(low, 4), round(high, 4)) == (0.4902, 0.9433)
     assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_of_strata_only_what_varies_inside_is_chance():
+    pure = [(name, name == "a") for name in "ab" for _ in range(40)]
+    low, high = stratified(pure)
+    # Inside nothing varies: deff = (0 + 1/4) / (78 + 1) / (1/4), so Wilson's at 80 * 79 tasks.
+    assert (low, high) == wilson(3160, 6320)
+    mixed = [(str(k // 40), k % 2 == 0) for k in range(80)]
+    wide, plain = stratified(mixed), wilson(40, 80)
+    assert wide[1] - wide[0] == pytest.approx(plain[1] - plain[0], rel=0.02)
+    assert stratified([("a", True), ("b", False), ("c", True)]) == wilson(2, 3)  # one task each tells no variance
+    assert stratified([("a", True)] * 5) == wilson(5, 5)
+    assert stratified([]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("each", [2, 5, 30])
+def test_stratified_covers_95_times_in_100_where_wilson_is_too_wide(each):
+    rng = random.Random(each)
+    rates = [0.02, 0.05, 0.1, 0.1, 0.2, 0.2, 0.4, 0.5, 0.7, 0.7, 0.8, 0.9]
+    hits, widths, plain = 0, 0.0, 0.0
+    for _ in range(400):
+        drawn = [(str(k), rng.random() < rate) for k, rate in enumerate(rates) for _ in range(each)]
+        low, high = stratified(drawn)
+        hits += low <= sum(rates) / len(rates) <= high
+        widths += high - low
+        low, high = wilson(sum(right for _, right in drawn), len(drawn))
+        plain += high - low
+    assert 0.92 <= hits / 400 <= 0.98
+    assert widths < 0.85 * plain
 
 
 def test_equal_outcomes_do_not_claim_certainty():

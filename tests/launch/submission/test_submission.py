@@ -28,6 +28,8 @@ from launch.submission.lint import lint
 from launch.submission.redact import Redactor
 from launch.submission.schema import Declarations, canonical
 from launch.submission.verify import verify
+from rl.live import live_score
+from rl.statistics import wilson
 
 
 def png(colour: int, size: tuple[int, int] = (8, 8)) -> bytes:
@@ -60,6 +62,7 @@ def live_run(folder: Path, outcomes: dict[str, list[bool | None]], kind: str = "
             ending = "crashed" if success is None else "finished" if success else "out_of_steps"
             reason = "adb died in /home/ann/emu/adb" if success is None else ""
             row = {"task": task, "trial": trial, "goal": f"do {task}", "ending": ending, "success": success}
+            row |= {"template": task.split("_")[0]}
             rows.append(row | {"reason": reason, "turns": turns})
     scored = [row["success"] for row in rows if row["success"] is not None]
     about = {
@@ -157,6 +160,17 @@ def test_crashed_attempts_are_counted_both_ways(tmp_path, members):
     assert scores["mean_over_tasks"] == pytest.approx((1 + 0.5 + 0) / 3)
     assert scores["flip_rate"] == 0.5
     assert scores["pass_at"] == {"1": pytest.approx(0.5)}
+
+
+def test_tasks_of_one_template_are_draws_from_it_as_in_the_run(tmp_path):
+    outcomes = {f"{name}_{k}": [name == "A" or k == 0] for name in "AB" for k in range(10)}
+    run = live_run(tmp_path / "run", outcomes)
+    manifest = verify(packed(tmp_path, build(run, Declarations()))).manifest
+    rows = [json.loads(line) for line in (run / "rollouts.jsonl").read_text().splitlines()]
+    found = live_score(rows, {row["task"]: [f"task:{row['template']}"] for row in rows})
+    assert manifest.scores["interval"] == list(found["interval"])
+    assert manifest.scores["by_group"]["B"] == {"success": 0.1, "n": 10}
+    assert found["interval"][1] - found["interval"][0] < 0.7 * (wilson(11, 20)[1] - wilson(11, 20)[0])
 
 
 def test_sop_numbers_are_those_of_the_rows(tmp_path):
@@ -485,7 +499,7 @@ def test_export_for_the_other_boards(tmp_path):
     assert "value: 60.0" in text
     table = export(web, "csv")["attempts.csv"].splitlines()
     assert len(table) == 7
-    assert table[-1].startswith("c,1,3,,crashed,2,10,,")
+    assert table[-1].startswith("c,1,3,,crashed,2,10,c,")
     assert set(EXPORTS) == {"android-world", "screenspot-pro", "browsergym", "hf-eval", "csv"}
 
 
