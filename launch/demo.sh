@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What semi-online RL adds, on a laptop CPU: from the shipped agent tiny-sft, semi-online RL on one core and, for about as
-# long, more SFT on the other; then all three are scored on recordings and on live simulated phones. 11 to 14 minutes on 2 cores.
+# long, more SFT on the other; all three are scored on recordings and on live simulated phones. 10 to 12 minutes on 2 cores.
 #   ./launch/demo.sh [FOLDER]        everything is written there (default runs/demo; an earlier demo in it is replaced)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -20,17 +20,20 @@ start() { # start NAME COMMAND...: its output goes to NAME.log
     shift
     "$@" 2>"$log" >/dev/null || { touch "$out/.failed"; echo "failed: $*" >&2; tail -20 "$log" >&2; exit 1; }
 }
+await() { until [ -e "$out/$1" ]; do [ ! -e "$out/.failed" ] || exit 1; sleep 1; done; } # what the other core makes
+record() { start record-train guiderail record pocket --split train --episodes 1500 --seed 0 --out "$out/train"; }
 train() { # train NAME CONFIG OVERRIDES...
+    await train
     local config="launch/configs/$2"
     start "train-$1" guiderail train "$config" model.path=tiny-sft data.train="$out/train" "${@:3}" --out "$out/$1"
 }
-score() { # score NAME TEMPERATURE: on recordings and on live phones; 1 is the policy as RL trains it, 0 its likeliest answers
+score() { # score NAME TASKS: on recordings and on live phones, sampled at temperature 1, the policy that RL trains
     local model=tiny-sft
     if [ "$1" != tiny-sft ]; then
         model="$out/$1/model"
-        until [ -e "$out/$1/metrics.json" ]; do [ ! -e "$out/.failed" ] || exit 1; sleep 1; done
+        await "$1/metrics.json"
     fi
-    start "score-$1-$2" python -m launch.demo_scores "$out" "$1" "$model" "$2"
+    start "score-$1" python -m launch.demo_scores "$out" "$1" "$model" "$2"
 }
 work() { # one core takes piece by piece what the other has not taken
     local n piece
@@ -42,15 +45,16 @@ work() { # one core takes piece by piece what the other has not taken
     done
 }
 
-say "recording experts on the simulated phone"
-guiderail record pocket --split train --episodes 1500 --seed 0 --out "$out/train"
+say "recordings of experts on the simulated phone: the expert must score 100 % against itself"
 guiderail record pocket --split test --episodes 150 --seed 1 --out "$out/test"
 guiderail gate "$out/test" --dialect brief
 
-say "from tiny-sft: semi-online RL on one core, more SFT on the other; each core goes on with scoring"
+say "from tiny-sft: semi-online RL, more SFT, scores; two cores"
 pieces=(
-    "train semi-online tiny_semi_online.yaml" "train more-sft tiny_more_sft.yaml"
-    "score tiny-sft 1" "score tiny-sft 0" "score semi-online 1" "score more-sft 1" "score semi-online 0" "score more-sft 0"
+    record "score tiny-sft 800"
+    "train semi-online tiny_semi_online.yaml method.eta=0 training.num_iterations=2 training.max_steps=52"
+    "train more-sft tiny_more_sft.yaml"
+    "score semi-online 800" "score more-sft 300"
 )
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 work &

@@ -23,7 +23,11 @@ AGENTS = {
 
 def table(folder: Path) -> Table:
     """A column per agent, a line per measure."""
-    result = Table(box=box.SIMPLE, title=f"{folder}: 95 % intervals in brackets", title_justify="left")
+    result = Table(
+        box=box.SIMPLE,
+        title=f"{folder}: answers sampled at temperature 1, 95 % intervals in brackets",
+        title_justify="left",
+    )
     result.add_column("")
     for title in AGENTS.values():
         result.add_column(title, justify="right", no_wrap=True)
@@ -34,21 +38,15 @@ def table(folder: Path) -> Table:
 
 
 def measures(folder: Path, agent: str) -> dict[str, str]:
-    """Rates in percent with 95 % intervals, greedy unless sampled (temperature 1, the policy that RL trains); minutes of
-    training in this run, and turns sampled for it."""
-    kinds = ("sop-0", "sop-1", "live-0", "live-1")
-    sop, sop_sampled, live, live_sampled = (
-        read_json(folder / "scores" / agent / kind / "metrics.json") for kind in kinds
-    )
-    memory = live_sampled["by_group"]["memory"]  # the screen does not show what was done or read
+    """Rates in percent with 95 % intervals; minutes of training in this run, and turns sampled for it."""
+    sop, live = (read_json(folder / "scores" / agent / kind / "metrics.json") for kind in ("sop", "live"))
+    memory = live["by_group"]["memory"]  # the screen does not show what was done or read
     trained = folder / agent / "metrics.json"
     training = read_json(trained) if trained.exists() else {"seconds": 0, "sampled_turns": 0}
     return {
         "SOP PG": show.percent(sop["PG"], sop["intervals"]["PG"]),
         "SOP TSR": show.percent(sop["TSR"], sop["intervals"]["TSR"]),
-        "SOP TSR, sampled": show.percent(sop_sampled["TSR"], sop_sampled["intervals"]["TSR"]),
         "live success": show.percent(live["success"], live["interval"]),
-        "live success, sampled": show.percent(live_sampled["success"], live_sampled["interval"]),
         "  of these, memory tasks": show.percent(memory["success"], memory["interval"]),
         "minutes of training": f"{training['seconds'] / 60:.1f}",
         "turns sampled for it": str(training["sampled_turns"]),
@@ -56,20 +54,20 @@ def measures(folder: Path, agent: str) -> dict[str, str]:
 
 
 def against_start(folder: Path) -> list[str]:
-    """What became of the start's sampled live success in each trained agent, on the tasks that both were scored on."""
+    """What became of the start's live success in each trained agent, on the tasks that both were scored on."""
     start, *trained = AGENTS
     before = _scored(folder, start)
     lines = []
     for agent in trained:
         after = _scored(folder, agent)
         pairs = [(before[task], after[task]) for task in before if task in after]
-        lines.append(f"live, sampled, {AGENTS[agent]}: {change('success', pairs)}")
+        lines.append(f"live, {AGENTS[agent]}: {change('success', pairs)}")
     return lines
 
 
 def _scored(folder: Path, agent: str) -> dict[str, dict[str, Any]]:
     """By task; attempts that the machine failed are left out."""
-    rows = read_rollouts(folder / "scores" / agent / "live-1")
+    rows = read_rollouts(folder / "scores" / agent / "live")
     return {row["task"]: {"key": row["task"], "success": row["success"]} for row in rows if row["success"] is not None}
 
 

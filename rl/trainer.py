@@ -140,6 +140,9 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
         self._layout = inputs["layout"]
         loss: Tensor = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         self.check_finite(loss, "loss")
+        if "old_per_token_logps" not in inputs and self._buffered_inputs is not None:
+            # Until the first update of a generation the weights are those that sampled; later iterations ask again.
+            self._buffered_inputs[self._step % self.args.steps_per_generation]["old_per_token_logps"] = self._fresh_logps
         first_update = self._step % (self.args.steps_per_generation * self.num_iterations)
         if first_update < self.args.gradient_accumulation_steps and self.temperature == 1.0:
             self._log_gap(inputs)
@@ -197,8 +200,8 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
 
     @torch.no_grad()
     def _score(self, batch: dict[str, Any]) -> None:
-        """Log-probabilities before the update (needed once weights move inside a generation) and of the reference."""
-        moves = self.windows * self.num_iterations > 1
+        """Log-probabilities of the reference, and before the update where weights move before all samples were seen once."""
+        moves = self.windows > 1
         if not moves and self.beta == 0.0:
             return
         full = with_pixels(batch, self.encoder, self.accelerator.device)
