@@ -51,9 +51,9 @@ guiderail gate "$out/test" --dialect brief
 
 say "from tiny-sft: semi-online RL, more SFT, scores; two cores"
 pieces=(
-    record "score tiny-sft 900"
+    record "score tiny-sft 1300"
     "train semi-online tiny_semi_online.yaml method.groups=4 method.rollouts=16 method.eta=0 training.max_steps=64"
-    "train more-sft tiny_more_sft.yaml" "score semi-online 900" "score more-sft 300"
+    "train more-sft tiny_more_sft.yaml" "score semi-online 1300" "score more-sft 300"
 )
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 work &
