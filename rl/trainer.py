@@ -142,7 +142,9 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
         self.check_finite(loss, "loss")
         if "old_per_token_logps" not in inputs and self._buffered_inputs is not None:
             # Until the first update of a generation the weights are those that sampled; later iterations ask again.
-            self._buffered_inputs[self._step % self.args.steps_per_generation]["old_per_token_logps"] = self._fresh_logps
+            self._buffered_inputs[self._step % self.args.steps_per_generation]["old_per_token_logps"] = (
+                self._fresh_logps
+            )
         first_update = self._step % (self.args.steps_per_generation * self.num_iterations)
         if first_update < self.args.gradient_accumulation_steps and self.temperature == 1.0:
             self._log_gap(inputs)

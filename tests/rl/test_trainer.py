@@ -390,7 +390,9 @@ def test_later_iterations_use_the_log_probabilities_of_the_first(folder: Path, t
     sizes = {"steps_per_generation": 2, "gradient_accumulation_steps": 2, "num_iterations": 3, "max_steps": 6}
     after = []
     for kind in (SemiOnlineTrainer, Asking):
-        trainer = kind(folder, Groups(), arguments(tmp_path, learning_rate=0.05, optim="sgd", max_grad_norm=1e9, **sizes))
+        trainer = kind(
+            folder, Groups(), arguments(tmp_path, learning_rate=0.05, optim="sgd", max_grad_norm=1e9, **sizes)
+        )
         trainer.train()
         after.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
         ratios = [row["clip_ratio/region_mean"] for row in trainer.state.log_history if "clip_ratio/region_mean" in row]
