@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What semi-online RL adds, on a laptop CPU: from the shipped agent tiny-sft, semi-online RL on one core and, for about as
-# long, more SFT on the other; all three are scored on recordings and on live simulated phones. 10 to 12 minutes on 2 cores.
+# long, more SFT on the other; all three are scored on recordings and on live simulated phones. 9 to 12 minutes on 2 cores.
 #   ./launch/demo.sh [FOLDER]        everything is written there (default runs/demo; an earlier demo in it is replaced)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -51,9 +51,9 @@ guiderail gate "$out/test" --dialect brief
 
 say "from tiny-sft: semi-online RL, more SFT, scores; two cores"
 pieces=(
-    record "score tiny-sft 1300"
+    record "score tiny-sft 900"
     "train semi-online tiny_semi_online.yaml method.groups=4 method.rollouts=16 method.eta=0 training.max_steps=64"
-    "train more-sft tiny_more_sft.yaml" "score semi-online 1300" "score more-sft 300"
+    "train more-sft tiny_more_sft.yaml" "score semi-online 900" "score more-sft 200"
 )
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 work &

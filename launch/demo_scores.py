@@ -15,7 +15,7 @@ from launch.cli import app
 def commands(folder: Path, name: str, model: str, tasks: str) -> list[list[str]]:
     """Arguments of guiderail, a list per run folder: recordings and live tasks, answers sampled at temperature 1."""
     agent = ["--width", "64", "--temperature", "1", "--model", model]
-    phones = ["--tasks", tasks, "--seed", "1"]
+    phones = ["--tasks", tasks, "--seed", "2"]
     return [
         ["evaluate", *where, *agent, "--out", str(folder / "scores" / name / kind)]
         for kind, where in (("sop", ["sop", str(folder / "test")]), ("live", ["pocket", *phones]))
