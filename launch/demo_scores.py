@@ -22,6 +22,12 @@ def commands(folder: Path, name: str, model: str, tasks: str) -> list[list[str]]
     ]
 
 
+def run(arguments: list[str]) -> None:
+    """As `guiderail ARGUMENTS` would; run folders record that command."""
+    sys.argv = ["guiderail", *arguments]
+    app(standalone_mode=False)
+
+
 if __name__ == "__main__":
-    for arguments in commands(Path(sys.argv[1]), *sys.argv[2:]):
-        app(arguments, standalone_mode=False)
+    for one in commands(Path(sys.argv[1]), *sys.argv[2:]):
+        run(one)
