@@ -21,7 +21,7 @@ from agent.types import Completion, Prompt
 from envs.attempts import Attempt, Demonstrable, LiveTask, Patience, Site, attempt
 from rl.rollout import Asking, Key, drive
 from rl.runlog import drop_rollouts, read_rollouts
-from rl.statistics import clustered, stratified
+from rl.statistics import over_tasks
 
 Row = dict[str, Any]
 Images = dict[str, bytes]
@@ -253,9 +253,8 @@ def alone(folder: Path) -> Iterator[None]:
 def live_score(rows: Sequence[Mapping[str, Any]], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """{success, interval, n, unscored, endings, crashes, unscored_attempts, flips, by_group} of the lines of a journal.
 
-    interval: 95 %, `stratified` by template with one attempt per task, else bootstrapped over whole tasks. groups: task ->
-    names under which it also counts, the first of which is its template. flips: among tasks with two or more scored
-    trials, those whose trials disagree.
+    interval: 95 %, `over_tasks`. groups: task -> names under which it also counts, the first of which is its template.
+    flips: among tasks with two or more scored trials, those whose trials disagree.
     """
     members: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     endings: dict[str, int] = defaultdict(int)
@@ -277,11 +276,9 @@ def live_score(rows: Sequence[Mapping[str, Any]], groups: Mapping[str, Sequence[
 def _success(rows: Sequence[Mapping[str, Any]], templates: Mapping[str, str]) -> dict[str, Any]:
     scored = [(row["task"], bool(row["success"])) for row in rows if row["success"] is not None]
     right, n = sum(success for _, success in scored), len(scored)
-    repeated = len({task for task, _ in scored}) < n
-    drawn = [(templates.get(task, task), success) for task, success in scored]
     return {
         "success": right / n if n else None,
-        "interval": clustered(scored) if repeated else stratified(drawn),
+        "interval": over_tasks(scored, templates),
         "n": n,
         "unscored": len(rows) - n,
     }

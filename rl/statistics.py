@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -36,6 +36,14 @@ def stratified(outcomes: Sequence[tuple[str, bool]], confidence: float = 0.95) -
     inside = sum(sum(of) * (len(of) - sum(of)) / len(of) for of in by_stratum.values())
     deff = (inside + plain) / (n - len(by_stratum) + 1) / plain
     return _wilson(right / n, n / deff, confidence)
+
+
+def over_tasks(values: Sequence[tuple[str, float]], templates: Mapping[str, str]) -> Interval:
+    """Interval of the mean of (task, value): with one value per task, all 0 or 1, `stratified` by the tasks' templates (a task
+    without one stands alone), else `clustered` by task."""
+    if len({task for task, _ in values}) == len(values):
+        return stratified([(templates.get(task, task), bool(value)) for task, value in values])
+    return clustered(values)
 
 
 def _wilson(share: float, n: float, confidence: float) -> Interval:

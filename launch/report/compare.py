@@ -19,9 +19,9 @@ Outcomes = dict[str, dict[str, Any]]
 
 
 def comparable(runs: Sequence[Run]) -> list[tuple[int, int]]:
-    """Pairs (before, after) of evaluations of one kind on the same tasks (the longer run's first, where their number
-    differs), rules and temperature. A model comes after the
-    one it was trained from, else the older run comes first; with many runs, each against the first of its kind."""
+    """Pairs (before, after) of evaluations of one kind on the same tasks (the longer run's first, where their number differs),
+    rules and temperature. A model comes after the one it was trained from, else the older run comes first; with many runs,
+    each against the first of its kind."""
     by_what: dict[str, list[int]] = {}
     trained = {run.folder.resolve(): run for run in runs if run.kind == "train"}
     for i, run in sorted(enumerate(runs), key=lambda pair: _trainings(pair[1], dict(trained))):

@@ -11,7 +11,7 @@ from typing import Any
 from envs.match import MatchRules
 from launch.submission.schema import Attempt
 from rl.sop import Scored, score
-from rl.statistics import clustered, stratified
+from rl.statistics import over_tasks
 
 RECORDINGS = ("sop", "offline", "screenspot")
 HEADLINE = {"sop": "TSR", "offline": "SR", "screenspot": "accuracy"}
@@ -53,7 +53,7 @@ def numbers(kind: str, rows: Sequence[Attempt], rules: Mapping[str, Any] | None)
     name, n = headline(kind), len(values)
     result: dict[str, Any] = {
         name: fmean(v for _, v in values) if values else None,
-        "interval": _interval(values, templates),
+        "interval": list(over_tasks(values, templates)),
         "n": n,
         "unscored": len(rows) - n,
         "with_crashes_as_failures": sum(v for _, v in values) / len(rows) if rows else None,
@@ -62,8 +62,8 @@ def numbers(kind: str, rows: Sequence[Attempt], rules: Mapping[str, Any] | None)
         result |= _sop(rows, rules)
     if kind == "offline":
         typed = [(_episode(row), float(_verdict(row, "type_ok"))) for row in scored]
-        result["interval"] = _interval([(_episode(row), float(bool(row.success))) for row in scored], {})
-        result |= {"TM": fmean(v for _, v in typed) if typed else None, "TM_interval": _interval(typed, {})}
+        result["interval"] = list(over_tasks([(_episode(row), float(bool(row.success))) for row in scored], {}))
+        result |= {"TM": fmean(v for _, v in typed) if typed else None, "TM_interval": list(over_tasks(typed, {}))}
     if kind not in RECORDINGS:
         result |= _live(scored)
     groups: dict[str, list[float]] = defaultdict(list)
@@ -77,13 +77,6 @@ def numbers(kind: str, rows: Sequence[Attempt], rules: Mapping[str, Any] | None)
         "turns": len(tokens),
         "tokens": sum(t for t in tokens if t is not None) if any(t is not None for t in tokens) else None,
     }
-
-
-def _interval(values: Sequence[tuple[str, float]], templates: Mapping[str, str]) -> list[float]:
-    """95 %: with one value per task Wilson's, stratified where tasks have templates; else bootstrapped over tasks."""
-    if len({task for task, _ in values}) == len(values):
-        return list(stratified([(templates.get(task, task), bool(v)) for task, v in values]))
-    return list(clustered(values))
 
 
 def _sop(rows: Sequence[Attempt], rules: Mapping[str, Any]) -> dict[str, Any]:

@@ -205,8 +205,7 @@ def test_sharing_changes_nothing_on_two_processes(
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
     weights = final(tmp_path / "True")
     for name, tensor in final(tmp_path / "False").items():
-        # As a whole: where a gradient is next to nothing, Adam makes a step of its rounding.
-        assert (tensor - weights[name]).norm() <= 1e-4 * tensor.norm(), name
+        torch.testing.assert_close(tensor, weights[name], atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.slow
