@@ -130,9 +130,12 @@ def training(**more: Any) -> dict[str, Any]:
     return {**known, "beta": 0.1, "report_to": [], "save_strategy": "no", **more}
 
 
+SGD = {"optim": "sgd", "learning_rate": 1e-2, "max_grad_norm": 1e9, "weight_decay": 0.0}
+"""Steps in proportion to gradients; Adam makes a whole one of the rounding of a gradient of next to nothing."""
+
+
 def one_update(**more: Any) -> dict[str, Any]:
-    plain = {"optim": "sgd", "learning_rate": 1e-2, "max_grad_norm": 1e9, "weight_decay": 0.0}
-    return training(**plain, max_steps=1, steps_per_generation=2, gradient_accumulation_steps=2, **more)
+    return training(**SGD, max_steps=1, steps_per_generation=2, gradient_accumulation_steps=2, **more)
 
 
 @pytest.mark.slow
@@ -199,13 +202,13 @@ def test_sharing_changes_nothing_on_two_processes(
     for share in (False, True):
         spec = {"model": model, "out": tmp_path / str(share), "lora": lora, "groups": True, "deepspeed": ZERO[stage]}
         spec["choices"] = {"share_prefix": share, "share_vision": share, "freeze_vision": True}
-        logs.append(run(spec | {"training": training(**sizes)}, 2, tmp_path, extensions))
+        logs.append(run(spec | {"training": training(**SGD, **sizes)}, 2, tmp_path, extensions))
     for a, b in zip(*logs, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
     weights = final(tmp_path / "True")
     for name, tensor in final(tmp_path / "False").items():
-        torch.testing.assert_close(tensor, weights[name], atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(tensor, weights[name], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.slow
