@@ -41,6 +41,9 @@ def test_a_walk_through_the_viewer(browser, built):
     browser.press("n")
     browser.until(f"document.querySelector('.walk h1').textContent + location.hash !== {json.dumps(first)}")
     assert browser.run("return document.querySelectorAll('.credit tr').length") > 5
+    browser.until(
+        "[...document.querySelectorAll('.strip img')].every(i => i.complete)"
+    )  # loaded, or found to be broken
     shown = browser.run(
         "return [...document.querySelectorAll('.strip img')].every(i => i.complete && i.naturalWidth > 0)"
     )
