@@ -6,19 +6,19 @@
     </action>
 
 Keys per action as in UI-S1's action space. Coordinates are pixels of a stated size: the model's picture in model text,
-the original screenshot in recorded files. Reading never raises anything but UnreadableAction.
+the original screenshot in recorded files. Reading raises UnreadableAction and nothing else.
 """
 
 from __future__ import annotations
 
 import json
 import reprlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from agent.errors import UnreadableAction
-from agent.screen import ScreenTransform
-from agent.types import (
+from guiderail.agent.errors import Raw, UnreadableAction
+from guiderail.agent.screen import ScreenTransform
+from guiderail.agent.types import (
     ACTION_NAMES,
     BUTTONS,
     Action,
@@ -40,14 +40,16 @@ _FAR = 1e9  # beyond any screen and any pause; larger numbers overflow once they
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """thought: content of the think block, None when there is no block or it is blank."""
+    """A turn that was read. thought: content of the think block, None when there is no block or it is blank. raw: of turns
+    in our own dialect alone, for rules that read them as loosely as UI-S1's public code."""
 
     thought: str | None
     action: Action
+    raw: Raw | None = field(default=None, compare=False, repr=False)
 
 
 def say(thought: str | None, action: Action, screen: ScreenTransform) -> str:
-    """The turn as text. `thought` None writes no think block, "" an empty one."""
+    """The turn as text, with coordinates in pixels of `screen`. thought: None writes no think block, "" an empty one."""
     head = "" if thought is None else f"<think>{thought}</think>\n"
     content = json.dumps(action_to_json(action, screen), ensure_ascii=False)
     content = content.replace("</", "<\\/")  # the same JSON, and no text can close the block early
@@ -55,20 +57,22 @@ def say(thought: str | None, action: Action, screen: ScreenTransform) -> str:
 
 
 def read(text: str, screen: ScreenTransform) -> Reply:
-    """The first think block and the first action block after it. Raises UnreadableAction with one clause of reason."""
+    """The first think block and the first action block after it. screen: the size that coordinates refer to. Raises
+    UnreadableAction with the reason and the thought."""
     think, end = _block(text, "think")
     thought = (think or "").strip() or None
     action, _ = _block(text, "action", end)
+    raw = (text, screen)
     if action is None:
-        raise UnreadableAction("no <action>...</action> block", thought)
+        raise UnreadableAction("no <action>...</action> block", thought, raw)
     try:
         content = json.loads(action)
     except (ValueError, RecursionError) as error:
-        raise UnreadableAction(f"the action block is not JSON: {error}"[:200], thought) from None
+        raise UnreadableAction(f"the action block is not JSON: {error}"[:200], thought, raw) from None
     try:
-        return Reply(thought, action_from_json(content, screen))
+        return Reply(thought, action_from_json(content, screen), raw)
     except UnreadableAction as error:
-        error.thought = thought
+        error.thought, error.raw = thought, raw
         raise
 
 
@@ -77,8 +81,13 @@ def think_block(text: str) -> str | None:
     return (_block(text, "think")[0] or "").strip() or None
 
 
+def action_block(text: str) -> str | None:
+    """Content of the first action block, even inside the thought; None when missing."""
+    return _block(text, "action")[0]
+
+
 def _block(text: str, tag: str, start: int = 0) -> tuple[str | None, int]:
-    """What stands between the first opening tag from `start` on and the next closing one, and where to read on.
+    """The text between the first opening tag from `start` on and the next closing tag, and the index after it.
 
     Not a regular expression: one with a lazy middle takes quadratic time on a text of opening tags only.
     """
@@ -147,7 +156,7 @@ def action_from_json(content: Any, screen: ScreenTransform) -> Action:
 
 
 def show(value: Any) -> str:
-    """A short repr: model text may hold a megabyte, or nest deeper than repr can follow."""
+    """A short repr: a value in model text may be a megabyte long, or nest deeper than repr can follow."""
     return reprlib.repr(value)
 
 

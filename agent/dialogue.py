@@ -1,10 +1,10 @@
-"""Goal, own history and current screen -> the conversation put before the policy.
+"""Goal, history and current screen -> the prompt.
 
-One user turn and one assistant turn per step: the first user turn carries the goal, every user turn carries its
-screenshot after its text (or all pictures come first, `Dialect.pictures_first`). Only the last `images` screenshots
-stay, the current one included; older user turns keep their text. All assistant turns stay. Families that keep their
-history as text compose a single user turn instead (`Dialect.compose`). Either way the history is what the walk hands in:
-the agent's own turns, or their repairs.
+One user turn and one assistant turn per step: the first user turn holds the goal, every user turn holds its screenshot
+after its text (or all pictures come first, `Dialect.pictures_first`). Only the last `images` screenshots are shown, the
+current one included; older user turns keep their text. All assistant turns stay. Families that keep their history as text
+get a single user turn instead (`Dialect.compose`). Either way the history is the one of the rollout: the agent's own turns,
+or their repairs.
 """
 
 from __future__ import annotations
@@ -13,23 +13,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from agent.codec import Reply
-from agent.dialects import GUIDERAIL, Dialect
-from agent.dialects.base import describe
-from agent.errors import UnreadableAction
-from agent.screen import ScreenTransform, Vision
-from agent.types import Action, Completion, Message, Picture, Prompt, Screenshot
+from guiderail.agent.codec import Reply
+from guiderail.agent.dialects import GUIDERAIL, Dialect
+from guiderail.agent.dialects.base import describe
+from guiderail.agent.errors import UnreadableAction
+from guiderail.agent.screen import ScreenTransform, Vision
+from guiderail.agent.types import Action, Completion, Message, Picture, Prompt, Screenshot
 
 Window = Literal["sliding", "blocks"]
 
 
 @dataclass(frozen=True)
 class Dialogue:
-    """images: how many screenshots a prompt shows, counting the current one (the paper's "2 historical images" is 2).
+    """How prompts are built and answers are read.
 
-    window: "sliding" drops the oldest screenshot at every step, which changes the prompt near its start, so a server's
-    prefix cache is lost with every step. "blocks" drops `images` of them at once and shows up to 2 images - 1: all that
-    was said and shown before stays a prefix for `images` steps. What the model sees differs: train and evaluate alike.
+    images: how many screenshots a prompt shows, counting the current one (the paper's "2 historical images" is 2). window:
+    "sliding" drops the oldest screenshot at every step, which changes the prompt near its start, so a server's prefix cache
+    is lost at every step. "blocks" drops `images` screenshots at once and shows up to 2 images - 1: everything before the
+    new turn stays a prefix for `images` steps. The model sees different prompts: use the same window in training and
+    evaluation.
     """
 
     vision: Vision
@@ -38,7 +40,7 @@ class Dialogue:
     window: Window = "sliding"
 
     def prompt(self, goal: str, screenshots: Sequence[Screenshot], history: Sequence[str]) -> Prompt:
-        """screenshots: of steps 0..t; history: the assistant's turns of steps 0..t-1 as text."""
+        """The prompt of step t. screenshots: of steps 0 to t. history: the assistant's turns of steps 0 to t - 1 as text."""
         if len(screenshots) != len(history) + 1:
             raise ValueError(f"{len(screenshots)} screenshots need {len(screenshots) - 1} turns, got {len(history)}")
         picture = self.vision.picture(screenshots[-1])
@@ -69,19 +71,21 @@ class Dialogue:
         return Prompt(tuple(messages))
 
     def say(self, thought: str | None, action: Action, screenshot: Screenshot) -> str:
-        """A turn as text, coordinates in the model's pixels for this screenshot. SetupError if there is no word for it."""
+        """A turn as text, coordinates in the model's pixels for this screenshot. Raises SetupError for an action that the
+        dialect cannot express."""
         return self.dialect.say(thought, action, transform(self.vision.picture(screenshot)))
 
     def retell(self, thought: str | None, action: Action, screenshot: Screenshot) -> str:
-        """Somebody else's turn for the history: as `say`, or in plain words where the dialect has no word for it."""
+        """A turn of another agent for the history: as `say`, or in plain words where the dialect cannot express it."""
         return self.say(thought, action, screenshot) if self.dialect.says(action) else describe(action)
 
     def read(self, completion: Completion, picture: Picture) -> Reply:
-        """What the policy said at this picture. Raises UnreadableAction."""
+        """The policy's answer to this picture as thought and action. Raises UnreadableAction."""
         if completion.finish == "budget":
-            raise UnreadableAction("its own words have filled the prompt budget, so it was not asked")
+            raise UnreadableAction("its own turns made the prompt longer than the limit, so nothing was sampled")
         return self.dialect.read(completion.text, transform(picture))
 
 
 def transform(picture: Picture) -> ScreenTransform:
+    """Between the picture's pixels and screen fractions."""
     return ScreenTransform(picture.width, picture.height)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from agent.errors import SetupError
-from agent.types import Picture, Point, Screenshot
+from guiderail.agent.errors import SetupError
+from guiderail.agent.types import Picture, Point, Screenshot
 
 
 @dataclass(frozen=True, slots=True)
 class Vision:
-    """How a model family resizes what it sees.
+    """How a model family resizes screenshots.
 
     factor: both sides become multiples of it (Qwen2.5-VL: patch 14 x merge 2 = 28; Qwen3-VL: 16 x 2 = 32).
-    min_pixels, max_pixels: bounds on the resized area.
+    min_pixels, max_pixels: bounds on the resized area, in pixels.
     """
 
     factor: int = 28
@@ -22,7 +22,7 @@ class Vision:
     max_pixels: int = 12800 * 28 * 28
 
     def picture(self, screenshot: Screenshot) -> Picture:
-        """The screenshot at the size this model sees it."""
+        """The screenshot at the size at which this model sees it. Raises SetupError as `smart_resize` does."""
         width, height = smart_resize(screenshot.width, screenshot.height, self)
         return Picture(screenshot, width, height)
 
@@ -30,8 +30,8 @@ class Vision:
 def smart_resize(width: int, height: int, vision: Vision) -> tuple[int, int]:
     """Qwen-VL's resize rule: round to multiples of factor, then scale into the area bounds. Returns (width, height).
 
-    Raises SetupError for a side under 2 px or an aspect ratio over 200. Idempotent for the shapes of
-    screens (ratio up to 8): a returned size maps to itself.
+    Raises SetupError for a side under 2 px or an aspect ratio over 200. Idempotent for the shapes of screens (ratio up to
+    8): a returned size maps to itself.
     """
     f = vision.factor
     if min(width, height) < 2 or max(width, height) / min(width, height) > 200:
@@ -48,13 +48,15 @@ def smart_resize(width: int, height: int, vision: Vision) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class ScreenTransform:
-    """Pixels of one size to fractions and back. Rounding moves a point by at most half a pixel of that size."""
+    """Pixels of a width x height picture to screen fractions and back. Rounding moves a point by at most half a pixel."""
 
     width: int
     height: int
 
     def to_fraction(self, x: float, y: float) -> Point:
+        """Pixels -> screen fractions."""
         return Point(x / self.width, y / self.height)
 
     def to_pixels(self, point: Point) -> tuple[int, int]:
+        """Screen fractions -> rounded pixels (x, y)."""
         return round(point.x * self.width), round(point.y * self.height)

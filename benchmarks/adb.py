@@ -1,23 +1,23 @@
-"""Steps per second on a pocket phone: in this process, through android_env, through the real adb client.
+"""Steps per second on Pocket, the simulated phone: in this process, through android_env, through the real adb client.
 
-    python benchmarks/adb.py [seconds per road]
+    python benchmarks/adb.py [SECONDS]
 
-A step is a screenshot and a tap, at 160x288.
+A step is a screenshot and a tap, at 160x288. Each way is measured for SECONDS (default 5).
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from collections.abc import Callable
 
-from agent.types import Click, Point
-from envs.device import Device
-from envs.pocket.hands import PhoneInHand
-from envs.pocket.phone import Phone
-from envs.pocket.tasks import task
-from envs.pocket.wire import AdbWorld
-from envs.pocket.world import PocketWorld
+from guiderail.agent.types import Click, Point
+from guiderail.envs.live.device import Device
+from guiderail.envs.pocket.adb_host import AdbHost
+from guiderail.envs.pocket.env_host import EnvHost
+from guiderail.envs.pocket.hands import PhoneInHand
+from guiderail.envs.pocket.phone import Phone
+from guiderail.envs.pocket.tasks import task
 
 TASK = task("toggle", 0)
 
@@ -32,14 +32,16 @@ def steps_per_second(device: Device, seconds: float) -> float:
 
 
 def main() -> None:
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 5.0
-    through_env, through_adb = PocketWorld(), AdbWorld()
-    roads: dict[str, Callable[[], Device]] = {
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("seconds", type=float, nargs="?", default=5.0)
+    seconds = parser.parse_args().seconds
+    through_env, through_adb = EnvHost(), AdbHost()
+    ways: dict[str, Callable[[], Device]] = {
         "in this process": lambda: PhoneInHand(Phone(TASK.start())),
         "android_env": lambda: through_env.start(TASK),
         "adb client": lambda: through_adb.start(TASK),
     }
-    for name, start in roads.items():
+    for name, start in ways.items():
         print(f"{name:16s} {steps_per_second(start(), seconds):8.1f} steps/s")
     through_env.close()
     through_adb.close()

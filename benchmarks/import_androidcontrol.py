@@ -1,13 +1,14 @@
-"""Reading AndroidControl records: ours against TensorFlow's TFRecordDataset + parse_single_example, time and peak memory.
+"""Reading AndroidControl records with our reader and with TensorFlow's (TFRecordDataset, parse_single_example).
 
     python benchmarks/import_androidcontrol.py --megabytes 1000 --json
     python benchmarks/import_androidcontrol.py --tensorflow-python /path/to/venv/bin/python
 
-Writes a synthetic GZIP shard in the public schema (noisy PNG screens of 1080x2400, forests of 150 nodes) once, then reads it
-with each reader in turn in a process of its own, several times. Reading means: every record decompressed, checksums
-verified, parsed, every screenshot, tree and action touched. Time is from opening the file to its end, imports not counted;
-memory is the peak resident size of the process, and how much of it was there before reading. TensorFlow is used when the
-given Python has it. Last, the whole import (boxes, images, JSONL) of the same shard.
+Measures time and peak memory. First a synthetic GZIP shard in the public schema is written (noisy PNG screens of 1080x2400,
+forests of 150 nodes). Then the readers take turns, each reading in a process of its own, several times. Reading means that
+every record is decompressed, its checksums are verified, it is parsed, and every screenshot, tree and action is touched. Time
+runs from opening the file to its end, without Python imports. Memory is the peak resident size of the process; the size before
+reading is reported beside it. TensorFlow is measured when the given Python has it. The third reader is the whole import of
+the same shard: boxes, images, JSONL.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ TF_FEATURES = ("screenshots", "accessibility_trees", "actions", "step_instructio
 
 
 def payloads(megabytes: int) -> Iterator[bytes]:
-    """Episodes until their sum is reached."""
+    """Serialised episodes, until they add up to so many megabytes."""
     import numpy as np
     from PIL import Image
 
@@ -60,7 +61,7 @@ def payloads(megabytes: int) -> Iterator[bytes]:
 
 
 def write_shard(path: Path, megabytes: int) -> None:
-    from envs.imports.crc32c import crc32c
+    from guiderail.envs.imports.tfrecord import crc32c
     from tests.envs.imports.public import record
 
     with gzip.open(path, "wb", compresslevel=1) as file:
@@ -69,7 +70,7 @@ def write_shard(path: Path, megabytes: int) -> None:
 
 
 def read_ours(path: Path) -> tuple[int, int]:
-    from envs.imports.tfrecord import TFRecords, parse_example
+    from guiderail.envs.imports.tfrecord import TFRecords, parse_example
 
     records = touched = 0
     shard = TFRecords(path)
@@ -101,7 +102,7 @@ def read_tensorflow(path: Path) -> tuple[int, int]:
 
 
 def read_import(path: Path) -> tuple[int, int]:
-    from envs.imports.run import run_import
+    from guiderail.envs.imports.run import run_import
 
     with tempfile.TemporaryDirectory(dir=path.parent) as out:
         total = run_import("androidcontrol", [path], Path(out) / "imported")
@@ -109,17 +110,17 @@ def read_import(path: Path) -> tuple[int, int]:
 
 
 def peak_kb() -> int:
-    """Not getrusage: its peak also counts what the parent had when it forked."""
+    """Peak resident size. Not from getrusage, whose peak includes what the parent process had when it forked."""
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 def worker(reader: str, path: Path) -> None:
-    """One reading in this process; prints one JSON line."""
+    """Read once in this process and print one JSON line."""
     if reader == "tensorflow":
         import tensorflow  # type: ignore[import-not-found, import-untyped, unused-ignore]  # noqa: F401
     else:
-        import envs.imports.run  # noqa: F401
+        import guiderail.envs.imports.run  # noqa: F401
     before = peak_kb()
     start, cpu = time.perf_counter(), time.process_time()
     records, touched = {"ours": read_ours, "tensorflow": read_tensorflow, "import": read_import}[reader](path)

@@ -1,11 +1,11 @@
-"""One semi-online step of a randomly initialised Qwen2.5-VL under ZeRO-2 with LoRA: seconds, tokens per second, memory.
+"""One semi-online step of a randomly initialised Qwen2.5-VL with ZeRO-2 and LoRA: seconds, tokens per second, memory.
 
     torchrun --standalone --nproc_per_node 1 benchmarks/large.py --size 7b [--folder DIR] [--updates 3] [--json]
 
-Random weights of the published sizes, written to --folder first (7b: 17 GB of disk, 14b: 30 GB), recorded Pocket episodes at
-540x960, and `launch/configs/qwen2_5_vl_7b.yaml` with another number of groups. A random model agrees with nobody and rarely
-ends its turn: patches are unlimited and no group is dropped, so that every walk has all its steps, and every answer is
---tokens long. `--size tiny` runs anywhere. The first update warms up; the others count.
+Random weights of the published sizes are first written to --folder (7b: 17 GB of disk, 14b: 30 GB). The recordings are Pocket
+episodes at 540x960, the config is `launch/configs/qwen2_5_vl_7b.yaml` with another number of groups. A random model never
+agrees with the expert and rarely ends its turn. So patches are unlimited and no group is dropped: every rollout then has all its
+steps, and every answer is --tokens long. `--size tiny` runs anywhere. The first update is a warm-up; the others count.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from typing import Any
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, TrainerCallback
 
-from envs.pocket.record import record
-from launch.train import build_tiny_for, rl_trainer, set_scene
-from rl.config import load_config
+from guiderail.envs.pocket.record import record
+from guiderail.launch.pretrain import build_tiny_for
+from guiderail.launch.train import rl_trainer, set_up
+from guiderail.rl.config import load_config
 
 LAUNCH = Path(__file__).parents[1] / "launch"
 TEXT = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size")
@@ -48,7 +49,7 @@ VOCABULARY = 152064
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]
-    """Wall seconds of each update, its rollouts included, and what the trainer logged about it."""
+    """Wall seconds of each update, including its rollouts, and what the trainer logged about it."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
@@ -67,7 +68,7 @@ class Clock(TrainerCallback):  # type: ignore[misc]
 
 
 def write_model(size: str, data: Path, out: Path) -> int:
-    """A folder as if downloaded, in bfloat16; returns the number of its parameters."""
+    """Write a model folder like a downloaded one, in bfloat16. Returns its number of parameters."""
     build_tiny_for(str(data), out, "qwen2_5_vl", 0)
     values = dict(zip(TEXT, SIZES[size], strict=True))
     head, tied = values["hidden_size"] // values["num_attention_heads"], size in ("tiny", "3b")
@@ -123,7 +124,7 @@ def measure(choices: argparse.Namespace, folder: Path) -> dict[str, Any]:
     config = load_config(
         LAUNCH / "configs" / "qwen2_5_vl_7b.yaml", [f"{key}={value}" for key, value in settings.items()]
     )
-    trainer, clock = rl_trainer(set_scene(config), folder / "run", None), Clock()
+    trainer, clock = rl_trainer(set_up(config), None, folder / "run", None), Clock()
     trainer.add_callback(clock)
     trainer.train()
     counted = clock.rows[1:] or clock.rows

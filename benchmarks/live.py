@@ -2,10 +2,10 @@
 
     python benchmarks/live.py [attempts | steps] [--out FILE]
 
-attempts: attempts/minute of the experts with 1 and 2 workers, per world, all included: starting workers and browsers, checks,
-journal and images. Worlds that are not installed are left out.
-steps: steps/s of two workers on MiniWoB++ with screenshots, against the miniwob package's own environment doing the same
-clicks; rounds alternate, so both see the same load.
+attempts: attempts per minute of the scripted experts in each world, with 1 and 2 workers. The time includes starting workers
+and browsers, checks, the journal and images. Worlds that are not installed are left out.
+steps: steps per second of two workers on MiniWoB++ with screenshots, compared with the miniwob package's own environment
+making the same clicks. Rounds alternate, so both see the same load.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
+from guiderail.envs.android_world.client import PYTHON
+
 WORLDS = {
     "pocket": ["pocket", "--tasks", "1200"],
     "pocket through the adb client": ["pocket", "--device", "adb", "--tasks", "160"],
     "MiniWoB++ (smoke)": ["miniwob", "--suite", "smoke", "--seeds", "10"],
     "AndroidWorld on pocket": ["android-world", "--device", "pocket", "--combinations", "2"],
 }
-NEEDS = {"miniwob": "miniwob", "android-world": "android_world", "pocket": "android_env"}
+NEEDS = {"miniwob": "miniwob", "pocket": "android_env"}
 
 PAGE, STEPS_PER_EPISODE, EPISODES, WORKERS, ROUNDS = "click-checkboxes", 10, 4, 2, 5
 
@@ -41,8 +43,12 @@ PAGE, STEPS_PER_EPISODE, EPISODES, WORKERS, ROUNDS = "click-checkboxes", 10, 4, 
 def attempts_per_minute() -> list[dict[str, Any]]:
     rows = []
     for world, words in WORLDS.items():
-        if find_spec(NEEDS[words[0]]) is None:
-            print(f"{world}: {NEEDS[words[0]]} is not installed")
+        if words[0] == "android-world":
+            missing = "" if os.environ.get(PYTHON) else f"{PYTHON} is not set"
+        else:
+            missing = "" if find_spec(NEEDS[words[0]]) else f"{NEEDS[words[0]]} is not installed"
+        if missing:
+            print(f"{world}: {missing}")
             continue
         for workers in (1, 2):
             result, took = evaluated([*words, "--workers", str(workers)])
@@ -64,9 +70,9 @@ def attempts_per_minute() -> list[dict[str, Any]]:
 
 
 def evaluated(words: list[str]) -> tuple[dict[str, Any], float]:
-    """The result of an evaluation as typed, and the seconds it took."""
+    """Run `guiderail evaluate` with these words; its JSON result and the seconds it took."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "launch.cli", "evaluate", *words, "--agent", "expert", "--json"]
+        command = [sys.executable, "-m", "guiderail.launch.cli", "evaluate", *words, "--agent", "expert", "--json"]
         begin = time.perf_counter()
         made = subprocess.run([*command, "--out", f"{folder}/run"], capture_output=True, text=True)
         took = time.perf_counter() - begin
@@ -82,9 +88,9 @@ def points(seed: int) -> list[tuple[float, float]]:
 
 
 def ours(scale: int) -> Callable[[int], None]:
-    from agent.types import Click
-    from envs.miniwob.browser import Browser, BrowserDevice
-    from envs.miniwob.page import fraction
+    from guiderail.agent.types import Click
+    from guiderail.envs.miniwob.browser import Browser, BrowserDevice
+    from guiderail.envs.miniwob.page import fraction
 
     browser = Browser(scale)
 
@@ -105,7 +111,7 @@ def package() -> Callable[[int], None]:
     import numpy as np
     from miniwob.action import ActionTypes
 
-    from envs.miniwob.browser import find_browser
+    from guiderail.envs.live.chromium import find_browser
 
     os.environ["MINIWOB_CHROME_BINARY"], os.environ["MINIWOB_CHROMEDRIVER"] = find_browser()
     gymnasium.register_envs(miniwob)
@@ -130,7 +136,7 @@ MAKERS: dict[str, Callable[[], Callable[[int], None]]] = {
 
 
 def worker(name: str, number: int, barrier: Barrier) -> None:
-    """One episode to warm up, then a block of episodes per round, begun and ended together with the other worker."""
+    """One episode as a warm-up, then a block of episodes per round. Workers begin and end each round together."""
     episode = MAKERS[name]()
     episode(0)
     for turn in range(ROUNDS):

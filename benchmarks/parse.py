@@ -1,4 +1,7 @@
-"""How long reading one noisy model turn takes, per dialect. Run: python benchmarks/parse.py [--json]."""
+"""How long it takes to read one noisy model answer, in each dialect.
+
+python benchmarks/parse.py [--turns 20000] [--json]
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ import statistics
 import time
 from collections.abc import Iterator
 
-from agent.dialects import DIALECTS, Dialect
-from agent.errors import UnreadableAction
-from agent.screen import ScreenTransform
-from agent.types import (
+from guiderail.agent.dialects import DIALECTS, Dialect
+from guiderail.agent.errors import UnreadableAction
+from guiderail.agent.screen import ScreenTransform
+from guiderail.agent.types import (
     BUTTONS,
     Action,
     Answer,
@@ -26,7 +29,7 @@ from agent.types import (
     Terminate,
     Wait,
 )
-from agent.types import Type as Write
+from guiderail.agent.types import Type as Write
 
 SCREEN = ScreenTransform(1092, 2408)
 TEXTS = ("milk", "don't stop", 'say "hi" (now)', "a, b=c", "naïve ☕", "[x]", "two\nlines", "C:\\dir", "", "</action>")
@@ -65,14 +68,14 @@ def random_action(rng: random.Random) -> Action:
 
 
 def said(dialect: Dialect, rng: random.Random) -> str:
-    """A well-formed turn."""
+    """A well-formed answer."""
     while not dialect.says(action := random_action(rng)):
         pass
     return dialect.say(rng.choice(THOUGHTS), action, SCREEN)
 
 
 def noisy_turns(dialect: Dialect, count: int, seed: int = 0) -> Iterator[str]:
-    """Turns as a model writes them: a quarter well formed, half of them damaged, a quarter soup of the syntax."""
+    """Answers as a model writes them. A quarter is well formed, half is damaged, a quarter is random pieces of the syntax."""
     rng = random.Random(seed)
     for number in range(count):
         kind = number % 4
@@ -102,7 +105,7 @@ def _damaged(text: str, dialect: Dialect, rng: random.Random) -> str:
 
 
 def measure(dialect: Dialect, count: int) -> dict[str, float]:
-    """Microseconds per turn, and the share that held an action."""
+    """Microseconds per answer, and the share of answers that held an action."""
     turns = list(noisy_turns(dialect, count))
     times, readable = [], 0
     for turn in turns:
@@ -123,7 +126,7 @@ def measure(dialect: Dialect, count: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=20_000)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

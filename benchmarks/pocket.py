@@ -1,10 +1,14 @@
-"""How fast a pocket phone is behind the real AndroidEnv, on one core: `python benchmarks/pocket.py [--json]`.
+"""How fast Pocket, the simulated phone, is behind the real AndroidEnv, on one core.
 
-A tap is two env steps (touch, lift), each with a pixel observation; every tap changes the screen, so every tap redraws.
+    python benchmarks/pocket.py [--json]
+
+A tap is two environment steps (touch, lift), each with a pixel observation. Every tap changes the screen, so every tap draws
+it again.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -14,23 +18,26 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.types import Terminate
-from envs.pocket.draw import draw
-from envs.pocket.record import record
-from envs.pocket.tasks import tasks
-from envs.pocket.words import TOGGLES
-from envs.pocket.world import PocketWorld
+from guiderail.agent.types import Terminate
+from guiderail.envs.pocket.draw import draw
+from guiderail.envs.pocket.env_host import EnvHost
+from guiderail.envs.pocket.record import record
+from guiderail.envs.pocket.tasks import tasks
+from guiderail.envs.pocket.words import TOGGLES
 
 SIZES = ((160, 288), (540, 960))
+STYLES = ("easy", "phone")
+"""What is compared: taps on the same switches, at the second size."""
 
 
-def taps_per_second(size: tuple[int, int], taps: int) -> float:
-    """Switch visible toggles in turn; each flips its picture."""
-    with PocketWorld(size) as world:
-        world.start(tasks(1)[0])
+def taps_per_second(size: tuple[int, int], taps: int, style: str = "easy") -> float:
+    """Tap the visible switches in turn; each tap changes the picture."""
+    with EnvHost(size) as world:
+        world.start(tasks(1, style=style)[0])
         world.phone.open("Settings")
         world.phone.state.dialog = None
-        targets = [i for i in world.phone.scene().placed if i.cell.kind == "toggle" and i.cell.text in TOGGLES]
+        shown = [i for i in world.phone.scene().placed if not i.sliver]
+        targets = [i for i in shown if i.cell.kind == "toggle" and i.cell.text in TOGGLES]
         pairs = []
         for item in targets:
             left, top, right, bottom = item.box
@@ -52,9 +59,9 @@ def taps_per_second(size: tuple[int, int], taps: int) -> float:
 
 
 def episodes(size: tuple[int, int], count: int) -> dict[str, float]:
-    """Experts on live tasks through AndroidDevice, every step observed as pixels."""
+    """Experts on live tasks through AndroidDevice; every step is observed as pixels."""
     steps, reset = 0, 0.0
-    with PocketWorld(size) as world:
+    with EnvHost(size) as world:
         drawn = tasks(count)
         start = time.perf_counter()
         for task in drawn:
@@ -73,8 +80,8 @@ def episodes(size: tuple[int, int], count: int) -> dict[str, float]:
 
 
 def frames_per_second(size: tuple[int, int], count: int) -> float:
-    """Drawing alone, phones that were never drawn before included."""
-    from envs.pocket.phone import Phone
+    """Drawing alone, of phones that were never drawn before."""
+    from guiderail.envs.pocket.phone import Phone
 
     scenes = [Phone(task.start(), *size).scene() for task in tasks(count, seed=9, style="free")]
     start = time.perf_counter()
@@ -84,6 +91,9 @@ def frames_per_second(size: tuple[int, int], count: int) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one line")
+    choices = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     result: dict[str, object] = {}
@@ -94,6 +104,12 @@ def main() -> None:
             "cold_frames_per_s": round(frames_per_second(size, 50)),
             **{key: round(value, 1) for key, value in episodes(size, 60).items()},
         }
+    rounds = [{style: taps_per_second(SIZES[1], 400, style) for style in STYLES} for _ in range(4)]
+    best = {style: max(one[style] for one in rounds) for style in STYLES}
+    result["styles"] = {
+        **{f"{style}_taps_per_s": round(taps) for style, taps in best.items()},
+        "phone_over_easy": round(best["phone"] / best["easy"], 2),
+    }
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         counts = record(Path(folder) / "data", 300)
@@ -101,7 +117,7 @@ def main() -> None:
             "episodes_per_s": round(300 / (time.perf_counter() - start), 1),
             "screens": counts["screens"],
         }
-    sys.stdout.write(json.dumps(result, indent=None if "--json" in sys.argv else 2) + "\n")
+    sys.stdout.write(json.dumps(result, indent=None if choices.json else 2) + "\n")
 
 
 if __name__ == "__main__":

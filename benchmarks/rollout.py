@@ -1,16 +1,17 @@
-"""Rollouts per second: the usual way, and ours with each trick added in turn; same seeds, same answers.
+"""Rollout speed of the usual method, and of ours with one optimisation added after the other. Same seeds, same answers.
 
     python benchmarks/rollout.py --model FOLDER [--json] [--episodes 8] [--rollouts 8] [--repeats 3] [--out FILE]
 
-The usual way, which the public code of UI-S1 follows: all rollouts go from step to step together, each decodes and encodes
-its own images, prompts are padded into one batch, nobody is shared, and who has finished waits for the slowest. Walks are
-semi-online with unlimited thought-free patches, so all reach their last step and the work does not depend on how good the
-policy is. Equality is checked in float64; the gaps of the rows are single precision's. Times are CPU seconds of one thread,
-the minimum of the repeats, variants taking turns.
+The usual method is that of UI-S1's public code, called lock-step here. All rollouts go from step to step together. Each decodes
+and encodes its own images, prompts are padded into one batch, nothing is shared, and finished rollouts wait for the slowest.
 
-Drafts are measured at imposed agreement: for a share of the turns the draft is what the policy said itself (known from an
-earlier pass), for the rest that text with a tail of other words. Peak memory is that of fresh processes, one per number of
-rollouts, 16 walks at a time.
+Rollouts have unlimited thought-free patches. So all of them reach their last step, and the work does not depend on how good the
+policy is. Equality is checked in float64; the log-probability gaps of the rows are those of float32. Times are CPU seconds of
+one thread. The variants take turns, and the fastest repeat of each counts.
+
+Drafts are measured at a given agreement. In that share of the turns, the draft is the policy's own answer, known from an earlier
+pass. In the others, it is that answer with a wrong ending. Peak memory is measured in a fresh process for each number of
+rollouts, with 16 rollouts at a time.
 """
 
 from __future__ import annotations
@@ -33,26 +34,27 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
-from agent import decode as engine
-from agent.decode import pick
-from agent.dialogue import Dialogue
-from agent.encode import Encoder
-from agent.local import LocalPolicy, load_policy
-from agent.policy import Policy, Request, Sampling, Tricks
-from agent.types import Completion, Episode, Rollout
-from agent.vision import VisionStore
-from envs.episodes import load_episodes
-from envs.pocket.record import record
-from envs.replay import walk
-from launch.parts import DIALECTS, read_voice
-from patch.base import build
-from rl.rollout import drive, seed_of
+from guiderail.agent.dialects import DIALECTS
+from guiderail.agent.dialogue import Dialogue
+from guiderail.agent.local import decode as engine
+from guiderail.agent.local.decode import pick
+from guiderail.agent.local.encode import Encoder
+from guiderail.agent.local.policy import LocalPolicy, load_policy
+from guiderail.agent.local.vision import VisionStore
+from guiderail.agent.policy import Policy, Request, Sampling, Sharing
+from guiderail.agent.types import Completion, Episode, Rollout
+from guiderail.envs.pocket.record import record
+from guiderail.envs.recordings.episodes import load_episodes
+from guiderail.envs.recordings.replay import walk
+from guiderail.launch.agents import read_voice
+from guiderail.patch.base import build
+from guiderail.rl.rollout.drive import drive, seed_of
 
 Answers = dict[tuple[str, int], list[Completion]]
 
 
 class LockStep:
-    """One padded batch; every row carries its own pixels; the batch runs until its last row has ended."""
+    """One padded batch. Every row carries its own pixels, and the batch runs until its last row has ended."""
 
     def __init__(self, policy: LocalPolicy):
         self.policy, self.name, self.vision = policy, "lock-step", policy.vision
@@ -61,9 +63,9 @@ class LockStep:
     def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         model, encoder = self.policy.model, self.policy.encoder
         rows = [encoder.prompt(request.prompt) for request in requests]
-        # A fresh encoder per picture has no memory of the ones before: every rollout looks for itself.
+        # Every rollout decodes its own screenshots.
         fresh = [
-            Encoder(encoder.tokenizer, encoder.image_processor, pixel_bytes=0).vision_inputs([picture])["pixel_values"]
+            encoder.image_processor(images=[picture.image()], do_resize=False, return_tensors="pt")["pixel_values"]
             for row in rows
             for picture in row.pictures
         ]
@@ -96,11 +98,11 @@ class LockStep:
         for step in range(sampling.max_new_tokens):
             scores = output.logits[:, -1].float()
             picked = pick(scores.masked_fill(self.policy._banned, -torch.inf), uniforms[:, step], sampling)
-            told = scores.log_softmax(-1).gather(1, picked[:, None])[:, 0].tolist()
+            logprob = scores.log_softmax(-1).gather(1, picked[:, None])[:, 0].tolist()
             for row, token in enumerate(picked.tolist()):
                 if not done[row]:
                     tokens[row].append(token)
-                    logprobs[row].append(told[row])
+                    logprobs[row].append(logprob[row])
                     done[row] = token == encoder.end_of_turn
             if all(done) or step + 1 == sampling.max_new_tokens:
                 break
@@ -121,7 +123,7 @@ class LockStep:
 
 @dataclass
 class Drafting:
-    """Hands `policy` the drafts of `said`, a share of them spoiled."""
+    """Gives `policy` the answers in `said` as drafts. A share of 1 - `agreement` of them gets a wrong ending."""
 
     policy: LocalPolicy
     said: dict[tuple[object, int], str]
@@ -146,12 +148,12 @@ class Drafting:
 
 
 @dataclass
-class Hearing:
-    """Remembers what `policy` said."""
+class Remembering:
+    """Keeps every answer of `policy` in `said`, by prompt and seed."""
 
     policy: LocalPolicy
     said: dict[tuple[object, int], str] = field(default_factory=dict)
-    name: str = "hearing"
+    name: str = "remembering"
 
     @property
     def vision(self) -> Any:
@@ -181,7 +183,7 @@ class Work:
         return drive(walks, policy, self.sampling, width=self.width)
 
     def lock_step(self, policy: Policy) -> list[Rollout]:
-        """As many episodes at a time as fill the width; the next ones begin when all of them are over."""
+        """As many episodes at a time as fill the width. The next ones begin when all of these are finished."""
         at_once = max(1, self.width // self.rollouts)
         parts = [self.episodes[i : i + at_once] for i in range(0, len(self.episodes), at_once)]
         return [rollout for part in parts for rollout in replace(self, episodes=part).run(policy)]
@@ -211,20 +213,22 @@ def timed(variants: dict[str, Callable[[], list[Rollout]]], repeats: int) -> dic
 
 
 def compare(policy: LocalPolicy, work: Work, repeats: int) -> list[dict[str, Any]]:
-    """Rows of the table at one temperature. "again" is a second pass over screens already seen, as epochs are."""
+    """Rows of the table at one temperature. "again" means a second pass over the same screens, as in a second epoch."""
 
-    def ours(**tricks: bool) -> Callable[[], list[Rollout]]:
-        chosen = Tricks(**tricks)
-        return lambda: work.run(LocalPolicy(policy.model, forgetful(policy.encoder), "ours", tricks=chosen))
+    def ours(**sharing: bool) -> Callable[[], list[Rollout]]:
+        chosen = Sharing(**sharing)
+        return lambda: work.run(LocalPolicy(policy.model, forgetful(policy.encoder), "ours", sharing=chosen))
 
     kept = VisionStore(policy.encoder)
-    heard = Hearing(LocalPolicy(policy.model, policy.encoder, "ours", store=kept, tricks=Tricks(drafts=False)))
-    work.run(heard)
-    off, plain = {"share_vision": False, "share_prefill": False, "drafts": False}, Tricks(drafts=False)
+    remembered = Remembering(
+        LocalPolicy(policy.model, policy.encoder, "ours", store=kept, sharing=Sharing(drafts=False))
+    )
+    work.run(remembered)
+    off, plain = {"share_vision": False, "share_prefill": False, "drafts": False}, Sharing(drafts=False)
 
     def drafting(share: float) -> Callable[[], list[Rollout]]:
         return lambda: work.run(
-            Drafting(LocalPolicy(policy.model, forgetful(policy.encoder), "ours"), heard.said, share)
+            Drafting(LocalPolicy(policy.model, forgetful(policy.encoder), "ours"), remembered.said, share)
         )
 
     variants: dict[str, Callable[[], list[Rollout]]] = {
@@ -234,7 +238,7 @@ def compare(policy: LocalPolicy, work: Work, repeats: int) -> list[dict[str, Any
         "+ prefill once": ours(drafts=False),
         "+ drafts of the expert": ours(),
         **{f"drafts, agreement {share:.0%}": drafting(share) for share in (0.0, 0.7, 0.9, 1.0)},
-        "again, no drafts": lambda: work.run(LocalPolicy(policy.model, policy.encoder, "o", tricks=plain, store=kept)),
+        "again, no drafts": lambda: work.run(LocalPolicy(policy.model, policy.encoder, "o", sharing=plain, store=kept)),
         "again, expert drafts": lambda: work.run(LocalPolicy(policy.model, policy.encoder, "o", store=kept)),
     }
     results = timed(variants, repeats)
@@ -258,14 +262,13 @@ def compare(policy: LocalPolicy, work: Work, repeats: int) -> list[dict[str, Any
 
 
 def exact(policy: LocalPolicy, work: Work) -> dict[str, Any]:
-    """The usual way against ours with everything on, in float64: what single precision adds is the rounding that any two
-    batch shapes differ by."""
+    """The usual method against ours with everything on, in float64. In float32, any two batch shapes differ by rounding."""
     model = policy.model.double()
     try:
         said = answers(work.lock_step(LockStep(policy)))
-        heard = Hearing(LocalPolicy(model, policy.encoder, "ours", tricks=Tricks(drafts=False)))
-        without = answers(work.run(heard))
-        drafted = answers(work.run(Drafting(LocalPolicy(model, policy.encoder, "ours"), heard.said, 0.7)))
+        remembered = Remembering(LocalPolicy(model, policy.encoder, "ours", sharing=Sharing(drafts=False)))
+        without = answers(work.run(remembered))
+        drafted = answers(work.run(Drafting(LocalPolicy(model, policy.encoder, "ours"), remembered.said, 0.7)))
     finally:
         model.float()
     checks = [same(mine, said) for mine in (without, drafted)]
@@ -278,12 +281,12 @@ def exact(policy: LocalPolicy, work: Work) -> dict[str, Any]:
 
 
 def forgetful(encoder: Encoder) -> Encoder:
-    """The same encoder with nothing in its caches."""
+    """The same encoder with empty caches."""
     return Encoder(encoder.tokenizer, encoder.image_processor, max_prompt_tokens=encoder.max_prompt_tokens)
 
 
 def peak(model: str, data: str, rollouts: int) -> dict[str, float]:
-    """Of this process: MiB at its peak, and of keys and values in them."""
+    """Peak memory of this process in MiB, and the part of it that holds keys and values."""
     held = [0]
     original = engine._State._run
 
@@ -305,7 +308,7 @@ def peak(model: str, data: str, rollouts: int) -> dict[str, float]:
 def load(model: str, data: str, episodes: int, rollouts: int, temperature: float) -> tuple[LocalPolicy, Work]:
     torch.set_num_threads(1)
     policy, voice = load_policy(model), read_voice(Path(model))
-    dialogue = Dialogue(policy.vision, DIALECTS[voice.dialect], images=voice.images)
+    dialogue = Dialogue(policy.vision, DIALECTS.find(voice.dialect), images=voice.images)
     recorded = list(load_episodes(Path(data)).episodes)[:episodes]
     return policy, Work(recorded, dialogue, rollouts, Sampling(temperature, min(48, voice.max_new_tokens)))
 

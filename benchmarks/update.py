@@ -1,12 +1,12 @@
-"""Update speed of the tiny model: TRL's own step against ours, trick by trick, on the same rows with a frozen tower.
+"""Update speed of the tiny model: TRL's own step, then ours with one optimisation added after the other, on the same rows.
 
     python benchmarks/update.py [--json] [--rounds 3] [--model FOLDER --data FOLDER] [--beta 0.0] [--lora] [--train-vision]
 
-The rows are one semi-online generation (groups of 8 walks, brief dialect) of a tiny model that was briefly taught on
-recorded Pocket episodes, or of --model on --data. Each variant runs the trainer's own loop over them: dealing, vision,
-forward, backward, clipping, optimizer; collecting is left out. Variants take turns and the cheapest of their updates
-counts, in CPU seconds of one thread. `identical`: loss, gradient and the weights after two updates are those of TRL's step
-within 1e-5, as norms.
+The rows are one semi-online generation: groups of 8 rollouts, dialect `brief`, frozen vision tower. They come from a tiny model
+after a short SFT on recorded Pocket episodes, or from --model on --data. Each variant runs the trainer's own loop over them:
+batching, vision, forward, backward, clipping, optimizer. Collecting the rows is not measured. The variants take turns, and the
+cheapest update of each counts, in CPU seconds of one thread. `identical` means that loss, gradient and the weights after two
+updates differ from TRL's by less than 1e-5, as relative norms (the loss in absolute value).
 """
 
 from __future__ import annotations
@@ -32,16 +32,17 @@ from peft import LoraConfig
 from torch import Tensor
 from transformers import TrainerCallback
 
-from agent.local import load_encoder
-from agent.policy import Policy
-from agent.vision import plain_model
-from envs.pocket.record import record
-from launch.train import build_tiny_for, rl_trainer, run, set_scene
-from rl.batch import Packed, pack
-from rl.config import load_config
-from rl.engine import make_training_args
-from rl.samples import StepSample
-from rl.trainer import SemiOnlineTrainer
+from guiderail.agent.local.loading import load_encoder
+from guiderail.agent.local.vision import plain_model
+from guiderail.agent.policy import Policy
+from guiderail.envs.pocket.record import record
+from guiderail.launch.pretrain import build_tiny_for
+from guiderail.launch.train import rl_trainer, run, set_up
+from guiderail.rl.config import load_config
+from guiderail.rl.credit.samples import StepSample
+from guiderail.rl.train.arguments import make_training_args
+from guiderail.rl.train.batch import MicroBatches, micro_batches
+from guiderail.rl.train.trainer import SemiOnlineTrainer
 
 CONFIGS = Path(__file__).parents[1] / "launch" / "configs"
 UPDATES, MICRO = 2, 4
@@ -66,7 +67,7 @@ STEPS = (
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]
-    """CPU seconds of each update, and of its parts; also what the first update's gradient was."""
+    """CPU seconds of each update and of its parts; also the gradient of the first update."""
 
     def __init__(self) -> None:
         self.parts: list[Counter[str]] = []
@@ -120,12 +121,12 @@ class Clock(TrainerCallback):  # type: ignore[misc]
         return timed
 
 
-def shuffled(samples: Any, encoder: Any, *, per_window: int, **choices: Any) -> Packed:
-    """As TRL deals: rows at random, micro-batches of equal size."""
-    packed = pack(samples, encoder, per_window=per_window, **choices)
-    rows = [row for micro in packed.micro for row in micro]
+def shuffled(samples: Any, encoder: Any, *, per_window: int, **choices: Any) -> MicroBatches:
+    """Batches as TRL makes them: rows in random order, micro-batches of equal size."""
+    packed = micro_batches(samples, encoder, per_window=per_window, **choices)
+    rows = [row for micro in packed.batches for row in micro]
     random.Random(0).shuffle(rows)
-    return Packed([rows[i::per_window] for i in range(per_window)], packed.items)
+    return MicroBatches([rows[i::per_window] for i in range(per_window)], packed.items)
 
 
 def one_run(variant: Variant, base: str, samples: list[StepSample], choices: argparse.Namespace, out: Path) -> Any:
@@ -159,7 +160,7 @@ def one_run(variant: Variant, base: str, samples: list[StepSample], choices: arg
     )
     trainer.vision.on = variant.vision
     clock.watch(trainer)
-    with patch("rl.trainer.pack", shuffled if variant.shuffled else pack):
+    with patch("guiderail.rl.train.trainer.micro_batches", shuffled if variant.shuffled else micro_batches):
         trainer.train()
     rows = [row for row in trainer.state.log_history if "loss" in row]
     return clock, [row["loss"] for row in rows], rows[0]["update/forward_tokens"]
@@ -244,8 +245,8 @@ def taught(root: Path) -> tuple[str, str]:
     record(root / "train", episodes=150, seed=0)
     build_tiny_for(str(root / "train"), root / "tiny", "qwen3_vl", 0, 1)
     settings = ["training.max_steps=250", "training.report_to=none", "training.save_strategy='no'"]
-    places = [f"model.path={root / 'tiny'}", f"data.train={root / 'train'}"]
-    run(CONFIGS / "tiny_sft.yaml", places + settings, root / "sft", False)
+    places = [f"model.path={root / 'tiny'}", "model.freeze_vision=false", f"data.train={root / 'train'}"]
+    run(load_config(CONFIGS / "tiny_sft.yaml", places + settings), root / "sft", False)
     return str(root / "sft" / "model"), str(root / "train")
 
 
@@ -255,7 +256,7 @@ def generation(model: str, data: str, groups: int, out: Path) -> list[StepSample
         CONFIGS / "tiny_semi_online.yaml",
         [f"model.path={model}", f"data.train={data}", f"method.groups={groups}", "training.report_to=none"],
     )
-    trainer = rl_trainer(set_scene(config), out, None)
+    trainer = rl_trainer(set_up(config), None, out, None)
     with trainer.current_policy() as policy:
         samples: list[StepSample] = trainer.collect(policy, 0)
     return samples

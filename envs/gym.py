@@ -1,28 +1,30 @@
-"""Live worlds as Gymnasium environments, for people who want nothing else of this project.
+"""Live worlds as Gymnasium environments, usable without the rest of this project.
 
     import gymnasium
-    import envs.gym                                             # registers the names
+    import guiderail.envs.gym                                             # registers the names
     env = gymnasium.make("guiderail/Pocket-v0", tasks=20)       # or "guiderail/MiniWoB-v0", suite="click-test-2"
-    observation, info = env.reset(seed=3)                       # {"goal": text, "pixels": uint8 (height, width, 3)}
+    observation, info = env.reset(seed=3)                       # {"goal": uint8 (4096,), "pixels": uint8 (height, width, 3)}
+    goal_text(observation["goal"])                              # or info["goal"]
     observation, reward, terminated, truncated, info = env.step(to_dict(Click(Point(0.5, 0.5))))
 
-`gymnasium.make("envs.gym:guiderail/Pocket-v0")` imports and makes at once. The reward is 1.0 at the end of an
-episode whose task was done, else 0.0. An episode is truncated when its steps are used up, or when the machine failed:
-info["crashed"] then says why, and the reward says nothing.
+`gymnasium.make("guiderail.envs.gym:guiderail/Pocket-v0")` imports and makes at once. The reward is 1.0 at the end of an
+episode whose task was done, else 0.0. An episode is truncated when its steps are used up, or when the machine failed.
+info["crashed"] then says why, and the reward means nothing. A goal is observed as bytes, because Gymnasium's vector
+environments lose texts: AsyncVectorEnv with shared memory, its default, makes blanks of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from agent.errors import EnvCrashed
-from agent.types import (
+from guiderail.agent.errors import EnvCrashed
+from guiderail.agent.types import (
     ACTION_NAMES,
     BUTTONS,
     Action,
@@ -39,19 +41,21 @@ from agent.types import (
     Type,
     Wait,
 )
-from envs.attempts import LiveTask, SelfEnding, World
-from envs.device import Device
+from guiderail.envs.live.attempts import LiveTask, World, perform
+from guiderail.envs.live.device import Device
 
 TEXT = "".join(map(chr, range(32, 127)))
 LONGEST_TEXT = 256
 LONGEST_PAUSE = 1.0
+LONGEST_GOAL = 4096
+"""Bytes of UTF-8; a longer goal is cut in the observation, not in `info`."""
 
 Dictionary = dict[str, Any]
 
 
 def action_space() -> spaces.Dict:
-    """kind: index into agent.types.ACTION_NAMES; the other entries count for the kinds that have them. point, end:
-    screen fractions. button: index into BUTTONS. failed: of "terminate"."""
+    """kind: index into agent.types.ACTION_NAMES; each kind reads only the entries it has. point, end: screen fractions.
+    button: index into agent.types.BUTTONS. failed: the status of "terminate"."""
     return spaces.Dict(
         {
             "kind": spaces.Discrete(len(ACTION_NAMES)),
@@ -117,9 +121,20 @@ def _array(point: Point) -> npt.NDArray[np.float32]:
     return np.array([point.x, point.y], np.float32)
 
 
+def goal_bytes(goal: str) -> npt.NDArray[np.uint8]:
+    """uint8 (LONGEST_GOAL,): the goal in UTF-8, then zeros."""
+    data = goal.encode("utf-8", "replace")[:LONGEST_GOAL]
+    return np.frombuffer(data.ljust(LONGEST_GOAL, b"\0"), np.uint8)
+
+
+def goal_text(data: npt.NDArray[np.uint8]) -> str:
+    """The inverse of `goal_bytes`."""
+    return data.tobytes().rstrip(b"\0").decode("utf-8", "ignore")
+
+
 class LiveEnv(gymnasium.Env[Dictionary, Dictionary]):  # type: ignore[misc]
-    """Any World. size: of its screenshots, (width, height) pixels. reset(seed=n) begins task n of the world's list (modulo
-    its length), reset() the next one; options={"task": name} a certain one."""
+    """Any World. size: of its screenshots, (width, height) pixels. reset(seed=n) begins task n of the world's list
+    (modulo its length), reset() the next one, reset(options={"task": name}) the named one."""
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 2}  # noqa: RUF012 (gymnasium's own attribute)
 
@@ -128,12 +143,12 @@ class LiveEnv(gymnasium.Env[Dictionary, Dictionary]):  # type: ignore[misc]
         self.action_space = action_space()
         self.observation_space = spaces.Dict(
             {
-                "goal": spaces.Text(4096, min_length=0, charset=_Anything()),
+                "goal": spaces.Box(0, 255, (LONGEST_GOAL,), np.uint8),
                 "pixels": spaces.Box(0, 255, (size[1], size[0], 3), np.uint8),
             }
         )
         self._names = [name for name, _ in world.listed()]
-        self._site = world.open(0)
+        self._session = world.open(0)
         self._next = 0
         self._task: LiveTask | None = None
         self._device: Device | None = None
@@ -143,32 +158,33 @@ class LiveEnv(gymnasium.Env[Dictionary, Dictionary]):  # type: ignore[misc]
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Dictionary, dict[str, Any]]:
-        """Raises EnvCrashed when the machine does not start."""
+        """info: "task", its name, and "goal", as text. Raises EnvCrashed when the machine does not start."""
         super().reset(seed=seed)
         if self._task is not None:
             self._task.close()
         self._next = self._next if seed is None else seed
         name = (options or {}).get("task", self._names[self._next % len(self._names)])
         self._next += 1
-        self._task, self._steps = self._site.task(name), 0
+        self._task, self._steps = self._session.task(name), 0
         self._device = self._task.start()
-        return self._seen(self._device.screenshot()), {"task": name}
+        return self._seen(self._device.screenshot()), {"task": name, "goal": self._task.goal}
 
     def step(self, action: Dictionary) -> tuple[Dictionary, float, bool, bool, dict[str, Any]]:
+        """Raises gymnasium.error.ResetNeeded before the first reset and after the end of an episode."""
         if self._task is None or self._device is None:
-            raise RuntimeError("reset() comes first")
-        info: dict[str, Any] = {"task": self._task.id}
-        done = to_action(action)
+            raise gymnasium.error.ResetNeeded("the episode is over, or none has begun; call reset()")
+        info: dict[str, Any] = {"task": self._task.id, "goal": self._task.goal}
         self._steps += 1
         try:
-            self._device.act(done)
-            ended = isinstance(done, Terminate) or (isinstance(self._task, SelfEnding) and self._task.over())
-            claimed = not (isinstance(done, Terminate) and done.status == "failure")
-            success = ended and claimed and self._task.success()
+            end = perform(self._task, self._device, to_action(action))
             seen = self._seen(self._device.screenshot())
         except EnvCrashed as crash:
+            self._device = None
             return self._seen(None), 0.0, False, True, info | {"crashed": str(crash)}
-        return seen, float(success), ended, not ended and self._steps >= self._task.max_steps, info
+        truncated = end is None and self._steps >= self._task.max_steps
+        if end is not None or truncated:
+            self._device = None
+        return seen, float(end is not None and end[1].success), end is not None, truncated, info
 
     def render(self) -> npt.NDArray[np.uint8] | None:
         return self._pixels.copy() if self.render_mode == "rgb_array" else None
@@ -176,22 +192,12 @@ class LiveEnv(gymnasium.Env[Dictionary, Dictionary]):  # type: ignore[misc]
     def _seen(self, shot: Screenshot | None) -> Dictionary:
         if shot is not None:
             self._pixels = np.asarray(shot.image(), np.uint8)
-        return {"goal": self._task.goal if self._task else "", "pixels": self._pixels}
+        return {"goal": goal_bytes(self._task.goal if self._task else ""), "pixels": self._pixels}
 
     def close(self) -> None:
         if self._task is not None:
             self._task.close()
-        self._site.close()
-
-
-class _Anything(frozenset[str]):
-    """A character set that holds every character: goals are human text."""
-
-    def __new__(cls) -> _Anything:
-        return super().__new__(cls, TEXT)
-
-    def __contains__(self, character: object) -> bool:
-        return True
+        self._session.close()
 
 
 def pocket(
@@ -199,25 +205,52 @@ def pocket(
     seed: int = 0,
     split: str = "train",
     style: str = "easy",
-    size: tuple[int, int] = (160, 288),
+    size: tuple[int, int] | None = None,
     render_mode: str | None = None,
 ) -> LiveEnv:
-    """Pocket tasks drawn from `seed`."""
-    from envs.pocket.live import PocketTasks
+    """Pocket tasks drawn from `seed`. style: "easy", "free" or "phone". size: None for the style's own."""
+    from guiderail.envs.pocket.state import size_of_style
+    from guiderail.envs.pocket.world import PocketTasks
 
-    return LiveEnv(PocketTasks(tasks, seed, split, style, size), size, render_mode)
+    screen = size or size_of_style(style)
+    return LiveEnv(PocketTasks(tasks, seed, split, style, screen), screen, render_mode)
 
 
 def miniwob(
     suite: str = "smoke", seeds: int = 100, scale: int = 2, max_steps: int = 30, render_mode: str | None = None
 ) -> LiveEnv:
     """Pages of MiniWoB++ in headless Chromium."""
-    from envs.miniwob.page import HEIGHT, WIDTH
-    from envs.miniwob.tasks import WebTasks
+    from guiderail.envs.miniwob.page import HEIGHT, WIDTH
+    from guiderail.envs.miniwob.tasks import WebTasks
 
     return LiveEnv(WebTasks(suite, seeds, 0, scale, max_steps), (scale * WIDTH, scale * HEIGHT), render_mode)
 
 
-for _name, _entry in (("guiderail/Pocket-v0", "envs.gym:pocket"), ("guiderail/MiniWoB-v0", "envs.gym:miniwob")):
+def mobilegym(
+    checkout: str | None = None,
+    split: str = "train",
+    seeds: int = 1,
+    seed: int = 0,
+    language: Literal["zh", "en"] = "zh",
+    scale: int = 1,
+    render_mode: str | None = None,
+) -> LiveEnv:
+    """Tasks of MobileGym, from a checkout of the user (None: the one that GUIDERAIL_MOBILEGYM names)."""
+    from guiderail.envs.mobilegym import terms
+    from guiderail.envs.mobilegym.checkout import Checkout
+    from guiderail.envs.mobilegym.page import HEIGHT, WIDTH
+    from guiderail.envs.mobilegym.tasks import MobileGym
+
+    terms.require()
+    folder = str(Checkout.at(checkout).folder)
+    world = MobileGym(folder, split, seeds=seeds, seed=seed, language=language, scale=scale)
+    return LiveEnv(world, (scale * WIDTH, scale * HEIGHT), render_mode)
+
+
+for _name, _entry in (
+    ("guiderail/Pocket-v0", "guiderail.envs.gym:pocket"),
+    ("guiderail/MiniWoB-v0", "guiderail.envs.gym:miniwob"),
+    ("guiderail/MobileGym-v0", "guiderail.envs.gym:mobilegym"),
+):
     if _name not in gymnasium.registry:
         gymnasium.register(_name, entry_point=_entry)

@@ -1,182 +1,185 @@
-"""guiderail: record, train, evaluate, re-judge. Every command's body is elsewhere; this is the table of contents."""
+"""guiderail: every command in the order of work. Their bodies are elsewhere: this is the table of contents."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.table import Table
+from typer.core import TyperGroup
 
-from agent.dialects import DIALECTS
-from agent.dialogue import Dialogue
-from agent.errors import GuiderailError, SetupError
-from agent.screen import Vision
-from launch import android, evaluate, explain, live, parts, pretrain, show
-from launch.data import data_app, import_app
-from launch.evaluate import DataArg, Json, Limit, Out, RulesOption, Screen, SkipBad, Swipes
-from launch.rejudge import rejudge
-from launch.report.command import report
-from launch.study.command import app as study_app
-from launch.submission.cli import app as submit_app
+from guiderail.agent import origin
+from guiderail.agent.errors import GuiderailError
+from guiderail.launch import before, configs, data, distill, explain, parts, pretrain, record, show, vllm_env
+from guiderail.launch.console.command import console
+from guiderail.launch.disk_error import disk_error
+from guiderail.launch.evaluate import android, judges, live, mobilegym, recordings
+from guiderail.launch.evaluate.rejudge import rejudge
+from guiderail.launch.evaluate.world import world
+from guiderail.launch.going_on import going_on
+from guiderail.launch.hub.command import app as model
+from guiderail.launch.options import Json
+from guiderail.launch.plan import command as planning
+from guiderail.launch.report.command import report
+from guiderail.launch.run import run
+from guiderail.launch.study.command import app as study
+from guiderail.launch.submission.cli import app as submit
+from guiderail.rl.config import load_config
+from guiderail.rl.runs.ending import end_at_once
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-_HELP = "Train and evaluate GUI agents with semi-online reinforcement learning."
+ORDER = [
+    *(
+        "doctor",
+        "setup",
+        "record",
+        "import",
+        "data",
+        "gate",
+        "init",
+        "pretrain",
+        "plan",
+        "train",
+        "distill",
+        "evaluate",
+        "rejudge",
+        "judge",
+        "study",
+    ),
+    *("run", "console", "report", "explain", "replay", "whatif", "submit", "model"),
+]
+START, DATA, TRAIN, SCORE, USE, LOOK, SHARE = "Start", "Data", "Train", "Score", "Use", "Look", "Share"
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=_HELP)
-record_app = typer.Typer(no_args_is_help=True, help="Record expert trajectories.")
-init_app = typer.Typer(no_args_is_help=True, help="Build models to start from.")
-app.add_typer(record_app, name="record")
-app.add_typer(init_app, name="init")
-app.add_typer(evaluate.app, name="evaluate")
-app.add_typer(import_app, name="import")
-app.add_typer(data_app, name="data")
-app.add_typer(submit_app, name="submit")
-app.add_typer(pretrain.app, name="pretrain")
-app.add_typer(study_app, name="study")
-for command in (*live.COMMANDS, *android.COMMANDS):
-    evaluate.app.command()(command)
-evaluate.app.command()(pretrain.grounding)
-record_app.command("miniwob")(live.record_miniwob)
-app.command()(rejudge)
-app.command()(report)
-app.command("explain")(explain.explain_)
-app.command()(explain.replay)
-app.command()(explain.whatif)
+
+class InOrder(TyperGroup):
+    """Lists commands in ORDER: Typer would list all groups after all commands."""
+
+    def list_commands(self, ctx: object) -> list[str]:
+        return sorted(self.commands, key=ORDER.index)
 
 
-@record_app.command("pocket")
-def record_pocket(
-    out: Annotated[Path, typer.Option(help="folder to write: episodes.jsonl, images/, DATASET.md")],
-    episodes: Annotated[int, typer.Option()] = 100,
-    seed: Annotated[int, typer.Option()] = 0,
-    split: Annotated[
-        str, typer.Option(help="train, test or heldout (templates and an app never trained on)")
-    ] = "train",
-    size: Annotated[str, typer.Option(help="screen in pixels, WxH")] = "160x288",
-    style: Annotated[str, typer.Option(help="easy (text on a grid, few words) or free")] = "easy",
-    disturbed: Annotated[
-        float,
-        typer.Option(help="share of episodes that go as live tasks do: another app open, pop-ups, flipped switches"),
-    ] = 0.5,
-    as_json: Json = False,
+app = typer.Typer(
+    cls=InOrder,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Train, evaluate and use GUI agents: semi-online reinforcement learning, then online.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"guiderail {origin.version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and exit")
+    ] = False,
 ) -> None:
-    """Record scripted experts on the simulated phone as standard JSONL and PNGs; the same arguments, the same bytes."""
-    from envs.pocket.record import record
-
-    screen = parts.parse_screen(size)
-    if not isinstance(screen, tuple):
-        raise SetupError(f"--size {size!r}: expected WIDTHxHEIGHT")
-    card = record(out, episodes, seed, split=split, size=screen, style=style, disturbed=disturbed)
-    table = Table("recorded", "")
-    for key, value in card.items():
-        table.add_row(key, str(value))
-    show.result(card, as_json, table)
+    pass
 
 
-@init_app.command("tiny")
-def init_tiny(
-    data: DataArg,
-    out: Annotated[Path, typer.Option(help="model folder to write")],
-    family: Annotated[str, typer.Option(help="qwen3_vl or qwen2_5_vl")] = "qwen3_vl",
-    seed: Annotated[int, typer.Option()] = 0,
-    merge: Annotated[
-        int, typer.Option(help="patches per image token and side; 1 shows more, 2 is 1.7 times as fast")
-    ] = 2,
-) -> None:
-    """A randomly initialised vision-language model of 1 to 2 M parameters, its tokenizer trained on the data's words."""
-    parts.require("torch", "train")
-    from launch.train import build_tiny_for
-
-    build_tiny_for(data, out, family, seed, merge)
-
-
-@app.command()
-def train(
-    config: Annotated[Path, typer.Argument(help="YAML with sections model, data, method, training")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="method.gamma=0.9 ...")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="run folder to write")] = Path("runs/train"),
-    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint in --out")] = False,
-) -> None:
-    """Train: SFT, offline RL or semi-online RL, as the config says."""
-    parts.require("torch", "train")
-    from launch.train import run
-
-    run(config, overrides or [], out, resume)
-
-
-@app.command()
-def gate(
-    data: DataArg,
-    rules: RulesOption = "guiderail",
-    dialect: Annotated[str, typer.Option(help="the voice the expert is put through")] = "guiderail",
-    screen: Screen = None,
-    swipes: Swipes = "detect",
-    skip_bad: SkipBad = False,
-    limit: Limit = None,
-    out: Out = None,
-    as_json: Json = False,
-) -> None:
-    """Oracle gate and blind probes: the expert must score 100 % against itself, agents that do not look near 0."""
-    from envs.gate import blind_probes, oracle_gate
-    from rl.runlog import RunLog
-
-    loaded = parts.dataset(data, screen, swipes, skip_bad, limit)
-    evaluate.notes(loaded)
-    dialogue = Dialogue(Vision(), DIALECTS[dialect])
-    chosen = parts.rules(rules)
-    result: dict[str, Any] = {
-        "oracle": oracle_gate(loaded, dialogue, chosen),
-        "probes": blind_probes(loaded, dialogue, chosen),
-        "rules": rules,
-        "swipes": loaded.swipes,
-    }
-    if out is not None:
-        RunLog(out, "gate", {"data": {"path": data, "digest": loaded.digest}, "rules": rules}).finish(result)
-    show.result(result, as_json, _gate_table(data, result))
-    if result["oracle"]["exact"] < result["oracle"]["steps"]:
-        raise typer.Exit(1)
-
-
-def _gate_table(data: str, result: dict[str, Any]) -> Table:
-    table = Table("", "steps", "agree", title=f"gate on {data}, rules {result['rules']}", title_justify="left")
-    oracle = result["oracle"]
-    for name, row in [*sorted(oracle["by_action"].items()), ("every expert step", oracle)]:
-        table.add_row(name, str(row["steps"]), f"{100 * row['exact'] / max(1, row['steps']):.1f} %")
-    table.add_section()
-    for name, row in result["probes"].items():
-        table.add_row(f"probe: {name}", "", f"PG {show.percent(row['PG'])}, TSR {show.percent(row['TSR'])}")
-    return table
-
-
-@app.command()
+@app.command(rich_help_panel=START)
 def doctor(
     deep: Annotated[bool, typer.Option("--deep", help="also import torch and look at its devices")] = False,
+    workers: Annotated[int, typer.Option(help="emulators side by side whose ports to look at", min=1, max=65)] = 1,
     as_json: Json = False,
 ) -> None:
     """What this machine can and cannot do, and what to install."""
     from dataclasses import asdict
 
-    from launch.doctor import examine, render
+    from guiderail.launch.doctor.page import examine, page
 
-    checks = examine(deep=deep)
-    show.result({"checks": [asdict(check) for check in checks]}, as_json, render(checks))
+    checks = examine(deep=deep, workers=workers)
+    show.result({"checks": [asdict(check) for check in checks]}, as_json, page(checks, min(show.out.width, 100)))
+
+
+app.add_typer(vllm_env.app, name="setup", rich_help_panel=START)
+
+app.add_typer(record.app, name="record", rich_help_panel=DATA)
+app.add_typer(data.import_app, name="import", rich_help_panel=DATA)
+app.add_typer(data.data_app, name="data", rich_help_panel=DATA)
+app.command(rich_help_panel=DATA)(recordings.gate)
+
+app.add_typer(pretrain.init_app, name="init", rich_help_panel=TRAIN)
+app.add_typer(pretrain.app, name="pretrain", rich_help_panel=TRAIN)
+app.command(rich_help_panel=TRAIN)(planning.plan)
+
+
+@app.command(rich_help_panel=TRAIN)
+def train(
+    config: configs.ConfigArg,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="values that replace the config's, such as method.gamma=0.9", metavar="KEY=VALUE"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="run folder to write")] = Path("runs/train"),
+    resume: Annotated[bool, typer.Option("--resume", help="continue from the last checkpoint in --out")] = False,
+    no_plan: Annotated[bool, typer.Option("--no-plan", help="neither plan nor refuse what would not fit")] = False,
+) -> None:
+    """Train a model: SFT, offline, semi-online or online RL, as the config says."""
+    chosen = load_config(configs.find(config), overrides or [])
+    before.check(chosen, out, resume)
+    parts.require("torch", "train")
+    from guiderail.launch.train import run
+
+    run(chosen, out, resume, not no_plan)
+
+
+app.add_typer(distill.app, name="distill", rich_help_panel=TRAIN)
+
+evaluate = typer.Typer(no_args_is_help=True, help="Score an agent on recordings or in live worlds.")
+app.add_typer(evaluate, name="evaluate", rich_help_panel=SCORE)
+for command in (recordings.sop, recordings.offline, recordings.likelihood, recordings.screenspot, pretrain.grounding):
+    evaluate.command(rich_help_panel="On recordings and single screens")(command)
+ON_ANDROID = (android.android, android.android_world, android.aitw, android.judge)
+for command in (live.pocket, live.miniwob, mobilegym.mobilegym, *ON_ANDROID, world):
+    evaluate.command(rich_help_panel="In live worlds")(command)
+app.command(rich_help_panel=SCORE)(rejudge)
+app.add_typer(judges.app, name="judge", rich_help_panel=SCORE)
+app.add_typer(study, name="study", rich_help_panel=SCORE)
+
+app.command(rich_help_panel=USE)(run)
+app.command(rich_help_panel=USE)(console)
+
+app.command(rich_help_panel=LOOK)(report)
+app.command("explain", rich_help_panel=LOOK)(explain.explain_)
+app.command(rich_help_panel=LOOK)(explain.replay)
+app.command(rich_help_panel=LOOK)(explain.whatif)
+
+app.add_typer(submit, name="submit", rich_help_panel=SHARE)
+app.add_typer(model, name="model", rich_help_panel=SHARE)
 
 
 def main() -> None:
-    """Errors made on purpose are one message and exit code 2, never a traceback."""
+    """Run the command, as `guiderail` does."""
+    end_at_once(_main)
+
+
+def _main() -> None:
+    """Run the command. An error that Guiderail raises on purpose is one message and exit code 2, never a traceback."""
     try:
-        app()
+        with going_on():
+            app()
+    except BrokenPipeError:  # the reader of a pipe, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        _fail(disk_error(error))
     except GuiderailError as error:
-        show.err.print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False)
-        sys.exit(2)
+        _fail(error)
+
+
+def _fail(error: GuiderailError) -> None:
+    show.err.print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

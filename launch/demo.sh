@@ -24,8 +24,7 @@ await() { until [ -e "$out/$1" ]; do [ ! -e "$out/.failed" ] || exit 1; sleep 1;
 record() { start record-train guiderail record pocket --split train --episodes 1500 --seed 0 --out "$out/train"; }
 train() { # train NAME CONFIG OVERRIDES...
     await train
-    local config="launch/configs/$2"
-    start "train-$1" guiderail train "$config" model.path=tiny-sft data.train="$out/train" "${@:3}" --out "$out/$1"
+    start "train-$1" guiderail train "$2" model.path=tiny-sft data.train="$out/train" "${@:3}" --out "$out/$1"
 }
 score() { # score NAME TASKS: on recordings and on live phones, sampled at temperature 1, the policy that RL trains
     local model=tiny-sft
@@ -33,7 +32,7 @@ score() { # score NAME TASKS: on recordings and on live phones, sampled at tempe
         model="$out/$1/model"
         await "$1/metrics.json"
     fi
-    start "score-$1" python -m launch.demo_scores "$out" "$1" "$model" "$2"
+    start "score-$1" python -m guiderail.launch.demo_scores "$out" "$1" "$model" "$2"
 }
 work() { # one core takes piece by piece what the other has not taken
     local n piece
@@ -46,14 +45,15 @@ work() { # one core takes piece by piece what the other has not taken
 }
 
 say "recordings of experts on the simulated phone: the expert must score 100 % against itself"
-guiderail record pocket --split test --episodes 150 --seed 1 --out "$out/test"
-guiderail gate "$out/test" --dialect brief
+own_steps() { "$@" 2> >(grep -v '^next: ' >&2); } # the demo itself goes on with what follows
+own_steps guiderail record pocket --split test --episodes 150 --seed 1 --out "$out/test"
+own_steps guiderail gate "$out/test" --dialect brief
 
 say "from tiny-sft: semi-online RL, more SFT, scores; two cores"
 pieces=(
     record "score tiny-sft 900"
-    "train semi-online tiny_semi_online.yaml method.groups=4 method.rollouts=16 method.eta=0 training.max_steps=64"
-    "train more-sft tiny_more_sft.yaml" "score semi-online 900" "score more-sft 200"
+    "train semi-online tiny_semi_online method.groups=4 method.rollouts=16 method.eta=0 training.max_steps=64"
+    "train more-sft tiny_more_sft" "score semi-online 900" "score more-sft 200"
 )
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 work &
@@ -66,5 +66,5 @@ say "report"
 start report guiderail report "$out" --out "$out/report"
 
 say "result"
-python -m launch.demo_table "$out"
+python -m guiderail.launch.demo_table "$out"
 echo "pages: $out/report/index.html"

@@ -1,7 +1,6 @@
-"""The scores of one of the demo's agents, in one process: starting one takes seconds.
+"""python -m guiderail.launch.demo_scores FOLDER NAME MODEL TASKS: score one of the demo's agents.
 
-python -m launch.demo_scores FOLDER NAME MODEL TASKS does what `guiderail evaluate sop` and `evaluate pocket` would do one
-after the other.
+`guiderail evaluate sop` and `guiderail evaluate pocket` in one process, because starting a process takes seconds.
 """
 
 from __future__ import annotations
@@ -9,11 +8,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from launch.cli import app
+from guiderail.launch.cli import app
 
 
 def commands(folder: Path, name: str, model: str, tasks: str) -> list[list[str]]:
-    """Arguments of guiderail, a list per run folder: recordings and live tasks, answers sampled at temperature 1."""
+    """Arguments of guiderail for both run folders, recordings and live tasks. Answers are sampled at temperature 1."""
     agent = ["--width", "64", "--temperature", "1", "--model", model]
     phones = ["--tasks", tasks, "--seed", "2"]
     return [
@@ -23,7 +22,7 @@ def commands(folder: Path, name: str, model: str, tasks: str) -> list[list[str]]
 
 
 def run(arguments: list[str]) -> None:
-    """As `guiderail ARGUMENTS` would; run folders record that command."""
+    """As `guiderail ARGUMENTS` does, and recorded in run folders as that command."""
     sys.argv = ["guiderail", *arguments]
     app(standalone_mode=False)
 

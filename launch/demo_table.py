@@ -1,4 +1,4 @@
-"""The demo's one table, read back from its run folders."""
+"""The demo's table, read from its run folders."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from launch import show
-from launch.report.compare import change
-from rl.runlog import read_json, read_rollouts
+from guiderail.launch import show
+from guiderail.launch.report.compare import change
+from guiderail.rl.runs.log import read_json, read_rollouts
+from guiderail.rl.runs.rows import success
 
 AGENTS = {
     "tiny-sft": "tiny-sft (start)",
@@ -22,7 +23,7 @@ AGENTS = {
 
 
 def table(folder: Path) -> Table:
-    """A column per agent, a line per measure."""
+    """One column per agent, one line per measure."""
     result = Table(
         box=box.SIMPLE,
         title=f"{folder}: answers sampled at temperature 1, 95 % intervals in brackets",
@@ -40,7 +41,7 @@ def table(folder: Path) -> Table:
 def measures(folder: Path, agent: str) -> dict[str, str]:
     """Rates in percent with 95 % intervals; minutes of training in this run, and turns sampled for it."""
     sop, live = (read_json(folder / "scores" / agent / kind / "metrics.json") for kind in ("sop", "live"))
-    memory = live["by_group"]["memory"]  # the screen does not show what was done or read
+    memory = live["by_group"]["memory"]  # tasks whose screens do not show what was done or read before
     trained = folder / agent / "metrics.json"
     training = read_json(trained) if trained.exists() else {"seconds": 0, "sampled_turns": 0}
     return {
@@ -54,7 +55,7 @@ def measures(folder: Path, agent: str) -> dict[str, str]:
 
 
 def against_start(folder: Path) -> list[str]:
-    """What became of the start's live success in each trained agent, on the tasks that both were scored on."""
+    """Live success of each trained agent against the start, on the tasks that both were scored on."""
     start, *trained = AGENTS
     before = _scored(folder, start)
     lines = []
@@ -66,9 +67,10 @@ def against_start(folder: Path) -> list[str]:
 
 
 def _scored(folder: Path, agent: str) -> dict[str, dict[str, Any]]:
-    """By task; attempts that the machine failed are left out."""
+    """By task. Attempts whose machine failed are left out."""
     rows = read_rollouts(folder / "scores" / agent / "live")
-    return {row["task"]: {"key": row["task"], "success": row["success"]} for row in rows if row["success"] is not None}
+    scored = {row["unit"]: success(row) for row in rows}
+    return {task: {"key": task, "success": right} for task, right in scored.items() if right is not None}
 
 
 if __name__ == "__main__":

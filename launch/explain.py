@@ -13,25 +13,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from agent.errors import SetupError
-from envs.match import RULES
-from launch import parts, show
-from launch.evaluate import Json
-from patch.base import PATCHES, build
-from rl.config import Config, nearest
-from rl.explain import Comparison, Explanation, batch_of, explain, find
-from rl.runlog import read_json, read_rollouts
-from rl.whatif import Lab, budget, effect, forks
+from guiderail.agent.errors import SetupError
+from guiderail.launch import parts, show
+from guiderail.launch.agents import sampling
+from guiderail.launch.options import Json, Seed, TrustFiles
+from guiderail.patch.base import PATCHES
+from guiderail.rl.config import Config, validated
+from guiderail.rl.rollout.generation import groups_of, patch_of
+from guiderail.rl.runs.explain import Comparison, Explanation, explain, find
+from guiderail.rl.runs.generations import group_rows, lesson, passed_over
+from guiderail.rl.runs.log import read_record, read_rollouts, reading
+from guiderail.rl.runs.record import RunRecord
+from guiderail.rl.runs.replay import batch_of, differences, replayable
+from guiderail.rl.runs.whatif import Lab, budget, effect, forks
 
 if TYPE_CHECKING:
-    from agent.policy import Policy
-    from launch.train import Scene
-    from rl.collect import Collector
+    from guiderail.agent.policy import Policy
+    from guiderail.launch.train import TrainingSetup
+    from guiderail.rl.rollout.plan import Plan
 
-Run = Annotated[Path, typer.Argument(help="run folder of guiderail train")]
+Run = Annotated[Path, typer.Argument(help="run folder of guiderail train", metavar="RUN")]
 EpisodeId = Annotated[str, typer.Option("--episode", help="episode id")]
 RolloutNumber = Annotated[int, typer.Option("--rollout", help="which of the group's rollouts, from 0")]
-Generation = Annotated[int | None, typer.Option(help="default: the first that fits")]
+Generation = Annotated[
+    int | None, typer.Option(help="which generation, from 0; default: the first that sampled the episode")
+]
 Visit = Annotated[int | None, typer.Option(help="which visit, where an episode was visited twice in a generation")]
 Data = Annotated[str | None, typer.Option(help="where the recordings are now, if they moved")]
 Model = Annotated[str | None, typer.Option(help="where the model it started from is now, if it moved")]
@@ -48,32 +54,34 @@ def explain_(
     generation: Generation = None,
     visit: Visit = None,
     token: Annotated[int | None, typer.Option(help="a sampled token of the turn, from 0")] = None,
+    trust_files: TrustFiles = False,
     as_json: Json = False,
 ) -> None:
-    """The advantage of one turn, computed again: reward terms, return and where it was cut, both comparisons, filter,
-    weight."""
-    record, config = _trained(run)
-    row, rows = find(read_rollouts(run), episode, rollout, step, generation, visit)
-    found = explain(row, rows, step, config, int(config.training.get("seed", 0)), int(record.get("processes", 1)))
-    if token is not None:
+    """How the advantage of one turn came about, term by term: reward, return, comparisons in the group, filter, weight."""
+    record, config = _trained(run, trust_files)
+    with reading(run):
+        row, rows = find(read_rollouts(run), episode, rollout, step, generation, visit)
+        found = explain(row, rows, step, config, record.about.processes or 1)
         turn = next(turn for turn in row["turns"] if turn["index"] == step)
-        if not 0 <= token < turn["tokens"]:
-            raise SetupError(f"--token {token}: this turn has {turn['tokens']} tokens, counted from 0")
+        taught = lesson(run, found.generation, turn, episode, rollout)
+    if token is not None and not 0 <= token < turn["tokens"]:
+        raise SetupError(f"--token {token}: this turn has {turn['tokens']} tokens, counted from 0")
     if as_json:
-        show.result(asdict(found) | {"token": token}, True, Table())
+        show.result(asdict(found) | {"token": token} | ({"lesson": taught} if taught else {}), True, Table())
     else:
-        show.out.print("\n".join(lines(found, token)), markup=False, highlight=False, soft_wrap=True)
+        text = [*lines(found, token), *_lesson(taught, config)]
+        show.out.print("\n".join(text), markup=False, highlight=False, soft_wrap=True)
     if not found.agrees:
         raise typer.Exit(1)
 
 
 def lines(found: Explanation, token: int | None = None) -> list[str]:
     """The explanation as text; numbers with all their digits."""
-    terms = " + ".join(f"{value!r} {name}" for name, value in found.terms) or "0 (not readable, or out of format)"
+    terms = " + ".join(f"{value!r} {name}" for name, value in found.terms) or "0 (no term applies)"
     sums = " + ".join(f"{link.factor!r} x {link.reward!r} (step {link.step})" for link in found.chain)
     text = [
-        f"generation {found.generation}, visit {found.visit}, unit {found.unit}: "
-        f"episode {found.episode_id}, rollout {found.sample}, step {found.step}",
+        f"generation {found.generation}, visit {found.visit}: "
+        f"episode {found.unit}, rollout {found.sample}, step {found.step}",
         f"  said      {found.text!r}",
         f"  verdict   {found.why}" + (f"; repaired to {found.repair!r}" if found.repair else ""),
         f"  reward    {found.reward!r} = {terms}",
@@ -85,10 +93,12 @@ def lines(found: Explanation, token: int | None = None) -> list[str]:
         f"+ {found.step_weight!r} x {found.steps.advantage!r}",
         f"  filter    {_filter(found)}: {found.signal}",
     ]
-    if (weight := found.weight) is None:
+    if (weight := found.weight) is None and found.signal == "kept":
+        text.append("  weight    not computed: answers of the expert shared its update, and no line holds them")
+    elif weight is None:
         text.append("  weight    0: the group was dropped, nothing was learned from this turn")
     elif weight.row == 0:
-        text.append("  weight    0: the turn told no tokens, or more rows than max_rows fell into its update")
+        text.append("  weight    0: the turn has no recorded tokens, or more rows than max_rows fell into its update")
     else:
         which = "each token" if token is None else f"token {token}"
         text.append(
@@ -97,6 +107,17 @@ def lines(found: Explanation, token: int | None = None) -> list[str]:
         )
     said = "the same, to the last digit" if found.agrees else f"DIFFERENT: {found.recorded}"
     return [*text, f"  recorded  {said}"]
+
+
+def _lesson(taught: Sequence[Mapping[str, Any]], config: Config) -> list[str]:
+    if not taught:
+        out = "  taught    not: a gate of method.hindsight kept this turn out, or it was not trained on"
+        return [out] if config.method.hindsight is not None else []
+    text = ["  taught    the sampled token, its probability by student and teacher, and the teacher's own choice"]
+    for one in taught:
+        mine, other = ("     ?" if one[who] is None else f"{one[who]:6.3f}" for who in ("student", "teacher"))
+        text.append(f"            {one['text']!r:<14} {mine} {other}   {one['best']!r} {one['best_p']:.3f}")
+    return text
 
 
 def _filter(found: Explanation) -> str:
@@ -124,56 +145,41 @@ def replay(
     visit: Visit = None,
     data: Data = None,
     model: Model = None,
+    trust_files: TrustFiles = False,
     as_json: Json = False,
 ) -> None:
-    """Sample one rollout again, in the batch it was sampled in, and compare prompts, tokens, texts, rewards, advantages."""
-    record, config = _trained(run, data, model)
+    """Sample one recorded rollout again, in the same batch, and say whether everything comes out the same."""
+    record, config = _trained(run, trust_files, data, model)
     row, rows = find(read_rollouts(run), episode, rollout, None, generation, visit)
-    with rebuilt(run, record, config, int(row["generation"])) as (scene, collector, policy):
-        from launch.train import group_rows
-
-        visits = batch_of(rows, int(row["visit"]), collector.groups, len(collector.units), record.get("processes", 1))
-        sampled = collector.sample([(v, collector.unit_at(v)) for v in visits], policy, int(row["generation"]))
-        lengths = {one.id: len(one.steps) for one in scene.data.episodes}
-        fresh = [
-            line for g in sampled for line in group_rows(g, lengths[g.rollouts[0].episode_id] if g.rollouts else 0)
-        ]
+    generation = int(row["generation"])
+    with rebuilt(run, record, config, generation) as (setup, plan, policy):
+        passed = passed_over(run, generation)
+        processes = record.about.processes or 1
+        visits = batch_of(rows, int(row["visit"]), config, len(plan.units), processes, passed)
+        lengths = {one.id: len(one.steps) for one in setup.episodes}
+        fresh = [line for group in groups_of(plan, policy, generation, visits) for line in group_rows(group, lengths)]
     again = {(line["visit"], line["sample"]): line for line in fresh}
-    differences = _differences("", dict(row), again.get((row["visit"], row["sample"]), {}))
+    found = differences("", dict(row), again.get((row["visit"], row["sample"]), {}))
     others = [line for line in rows if line["visit"] in visits]
     equal = sum(again.get((line["visit"], line["sample"])) == line for line in others)
     result = {
         "episode": episode,
         "rollout": rollout,
-        "generation": row["generation"],
+        "generation": generation,
         "turns": len(row["turns"]),
-        "equal": not differences,
-        "differences": differences,
+        "equal": not found,
+        "differences": found,
         "batch": {"rollouts": len(others), "equal": equal},
     }
     table = Table("replayed", "", title_justify="left", show_header=False)
-    table.add_row(
-        "rollout", f"{rollout} of episode {episode}, generation {row['generation']}, {len(row['turns'])} turns"
-    )
-    table.add_row("equal bit for bit", "yes" if not differences else f"no: {len(differences)} differences")
-    for line in differences[:20]:
+    table.add_row("rollout", f"{rollout} of episode {episode}, generation {generation}, {len(row['turns'])} turns")
+    table.add_row("equal bit for bit", "yes" if not found else f"no: {len(found)} differences")
+    for line in found[:20]:
         table.add_row("", line)
     table.add_row("its whole batch", f"{equal} of {len(others)} rollouts equal")
     show.result(result, as_json, table)
-    if differences:
+    if found:
         raise typer.Exit(1)
-
-
-def _differences(place: str, was: Any, now: Any) -> list[str]:
-    """Where two JSON values differ, each with its path."""
-    if isinstance(was, Mapping) and isinstance(now, Mapping):
-        keys = [*was, *(key for key in now if key not in was)]
-        return [line for key in keys for line in _differences(f"{place}.{key}", was.get(key), now.get(key))]
-    if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
-        return [
-            line for i, (a, b) in enumerate(zip(was, now, strict=True)) for line in _differences(f"{place}[{i}]", a, b)
-        ]
-    return [] if was == now else [f"{place.lstrip('.')}: recorded {str(was)[:80]}, now {str(now)[:80]}"]
 
 
 # -------------------------------------------------------------------------------------------------------------- whatif
@@ -181,56 +187,49 @@ def _differences(place: str, was: Any, now: Any) -> list[str]:
 
 def whatif(
     run: Run,
-    patch: Annotated[str, typer.Option(help=f"one of {', '.join(PATCHES)}")],
+    patch: Annotated[str, typer.Option(help=f"one of {', '.join(PATCHES)}, or path/to/file.py:NAME")],
     episode: Annotated[str | None, typer.Option(help="episode id; default: the whole run")] = None,
     step: Annotated[int | None, typer.Option(help="step with the mismatch; default: all")] = None,
     against: Annotated[str | None, typer.Option(help="compare with this patch; default: the run's, else none")] = None,
     generation: Annotated[int | None, typer.Option(help="default: the last one whose weights are still there")] = None,
-    draws: Annotated[int, typer.Option(min=1, help="suffixes walked per mismatch and arm")] = 4,
-    limit: Annotated[int, typer.Option(min=1, help="most mismatches looked at; more are drawn from at random")] = 64,
-    seed: Annotated[int, typer.Option()] = 0,
+    draws: Annotated[int, typer.Option(min=1, help="rollouts sampled after each mismatch, per patch")] = 4,
+    limit: Annotated[int, typer.Option(min=1, help="mismatches looked at; drawn at random where there are more")] = 64,
+    seed: Seed = 0,
     data: Data = None,
     model: Model = None,
+    trust_files: TrustFiles = False,
     as_json: Json = False,
 ) -> None:
-    """Walk only what follows a mismatch again, under another patch and the same seeds: the effect with its interval."""
-    record, config = _trained(run, data, model)
+    """What another patch would have changed: sample again what follows each mismatch, with the same seeds."""
+    record, config = _trained(run, trust_files, data, model)
     method = config.method
     if method.algorithm != "semi-online":
         raise SetupError(f"{run} is a run of {method.algorithm}, where nothing is repaired; give a semi-online run")
     other = against or (method.patch if method.patch != patch else "none")
     for name in (patch, other):
-        if name not in PATCHES:
-            raise SetupError(f"unknown patch {name!r}{nearest(name, PATCHES)}")
+        PATCHES.find(name)
     chosen = generation if generation is not None else max(replayable(run, config))
-    with rebuilt(run, record, config, chosen) as (scene, _, policy):
-        rules = RULES[method.rules]
-        rows = [r for r in read_rollouts(run) if r["generation"] == chosen and episode in (None, r["episode_id"])]
-        known = {one.id: one for one in scene.data.episodes}
-        places = forks(rows, known, scene.dialogue, rules, lambda _, t: step in (None, t))
+    with rebuilt(run, record, config, chosen) as (setup, _, policy):
+        rules = parts.rules(method.rules)
+        rows = [r for r in read_rollouts(run) if r["generation"] == chosen and episode in (None, r["unit"])]
+        known = {one.id: one for one in setup.episodes}
+        places = forks(rows, known, setup.dialogue, rules, lambda _, t: step in (None, t))
         if not places:
-            elsewhere = sorted({(f.episode.id, f.step) for f in forks(rows, known, scene.dialogue, rules)})[:8]
+            elsewhere = sorted({(f.episode.id, f.step) for f in forks(rows, known, setup.dialogue, rules)})[:8]
             raise SetupError(
                 f"generation {chosen} has no repairable mismatch there; it has some at (episode, step) {elsewhere}; "
                 "choose one of them, or another --generation"
             )
         places = random.Random(seed).sample(places, limit) if len(places) > limit else places
-        sampling = parts.sampling(scene.voice, method.temperature)
-        lab = Lab(policy, scene.dialogue, sampling, rules, method.credit_rules().reward, seed, draws, method.width)
-        thoughts = _thoughts(config)
-        arms = [build(name, None, scene.dialogue.dialect.integrate, thoughts) for name in (patch, other)]
+        drawn = sampling(setup.voice, method.temperature)
+        lab = Lab(policy, setup.dialogue, drawn, rules, method.credit_rules().reward, seed, draws, method.width)
+        arms = [patch_of(method, setup.dialogue, name, None) for name in (patch, other)]
         first, second = (lab.walk(places, arm, further=episode is None) for arm in arms)
     result = {"patch": patch, "against": other, "generation": chosen, "outcome": "share of the remaining steps matched"}
     result |= effect(first, second)
     if episode is None:
         result["budget"] = budget(first if patch != "none" else second)
     show.result(result, as_json, _effects(result))
-
-
-def _thoughts(config: Config) -> Any:
-    from patch.off_policy import load_thoughts
-
-    return load_thoughts(Path(config.method.thought_store)) if config.method.thought_store else None
 
 
 def _effects(result: Mapping[str, Any]) -> Table:
@@ -244,21 +243,30 @@ def _effects(result: Mapping[str, Any]) -> Table:
             table.add_row(name, *cells)
     if "budget" in result and result["budget"]["suggested"] is not None:
         shares = ", ".join(f"{b}: {100 * share:.0f} %" for b, share in enumerate(result["budget"]["matched"]))
-        table.caption = f"matched with so many repairs: {shares}; suggested budget {result['budget']['suggested']}"
+        table.caption = (
+            f"share matched by number of repairs: {shares}; suggested budget {result['budget']['suggested']}"
+        )
     return table
 
 
 # ------------------------------------------------------------------------------------------------- the run, built again
 
 
-def _trained(run: Path, data: str | None = None, model: str | None = None) -> tuple[dict[str, Any], Config]:
-    """run.json and its config, with what moved in its new place."""
-    record = read_json(run / "run.json")
-    if record.get("kind") != "train" or "config" not in record:
+def _trained(
+    run: Path, trust_files: bool, data: str | None = None, model: str | None = None
+) -> tuple[RunRecord, Config]:
+    """run.json and its config, with what moved in its new place. Prints which parts are not what they were in the run."""
+    record = read_record(run)
+    if record.kind != "train" or record.about.config is None:
         raise SetupError(f"{run} is not a training run; give the --out folder of guiderail train")
-    config = Config.model_validate(record["config"])
+    config = validated(record.about.config, run / "run.json")
+    parts.trusted(run, [name for _, name in config.parts().values()], trust_files)
+    now = config.origins().get("parts", {})
+    for kind, origin in (record.about.parts or {}).items():
+        if now.get(kind) != origin:
+            show.err.print(f"not the {kind} of this run: recorded {origin}, now {now.get(kind)}", markup=False)
     if data is not None:
-        config = config.model_copy(update={"data": config.data.model_copy(update={"train": data})})
+        config = config.model_copy(update={"data": config.recordings.model_copy(update={"train": data})})
     if model is not None:
         config = config.model_copy(update={"model": config.model.model_copy(update={"path": model})})
     if config.method.algorithm == "sft":
@@ -266,26 +274,11 @@ def _trained(run: Path, data: str | None = None, model: str | None = None) -> tu
     return record, config
 
 
-def replayable(run: Path, config: Config) -> dict[int, Path | None]:
-    """Generation -> the folder with the weights that sampled it; None for the model the run started from."""
-    training = config.training
-    accumulate = int(training.get("gradient_accumulation_steps", 4))
-    steps = int(training.get("steps_per_generation") or accumulate)
-    cycle = steps // accumulate * int(training.get("num_iterations", 1))
-    found: dict[int, Path | None] = {0: None}
-    for marker in run.glob("checkpoint-*/complete.json"):
-        update = marker.parent.name.split("-")[-1]
-        if update.isdigit() and int(update) % cycle == 0:
-            found[int(update) // cycle] = marker.parent
-    recorded = {int(row["generation"]) for row in read_rollouts(run)}
-    return {generation: folder for generation, folder in sorted(found.items()) if generation in recorded}
-
-
 @contextmanager
 def rebuilt(
-    run: Path, record: Mapping[str, Any], config: Config, generation: int
-) -> Iterator[tuple[Scene, Collector, Policy]]:
-    """The scene, collector and policy that sampled a generation. SetupError when its weights or data are gone."""
+    run: Path, record: RunRecord, config: Config, generation: int
+) -> Iterator[tuple[TrainingSetup, Plan, Policy]]:
+    """The setup, plan and policy that sampled a generation. SetupError when its weights or data are gone."""
     parts.require("torch", "train")
     ready = replayable(run, config)
     if generation not in ready:
@@ -293,23 +286,28 @@ def rebuilt(
             f"generation {generation} cannot be sampled again: no checkpoint of the weights it was sampled with "
             f"(training.save_total_limit keeps the last ones); give --generation {_or(list(ready))}"
         )
-    from launch.train import rl_trainer, set_scene
+    from guiderail.launch.train import open_world, rl_trainer, set_up
 
     here = {
         "training": {k: v for k, v in config.training.items() if k != "deepspeed"},
         "rollout": config.rollout.model_copy(update={"engine": "local"}),
+        "online": config.online.model_copy(update={"ahead": 0}),
     }
+    if config.world is not None:
+        here["world"] = config.world.model_copy(update={"workers": 0})
     config = config.model_copy(update=here)
-    scene = set_scene(config)
-    if scene.data.digest != record["data"]["digest"]:
-        raise SetupError(f"{config.data.train} is not the data of this run any more; give the right file with --data")
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = rl_trainer(scene, Path(folder), None)
+    setup = set_up(config)
+    if setup.data is not None and (record.about.data is None or setup.data.digest != record.about.data.digest):
+        raise SetupError(
+            f"{config.recordings.train} is not the data of this run any more; give the right file with --data"
+        )
+    with tempfile.TemporaryDirectory() as folder, open_world(setup) as live:
+        trainer = rl_trainer(setup, live, Path(folder), None)
         if (weights := ready[generation]) is not None:
             trainer._load_from_checkpoint(str(weights))
         with trainer.current_policy() as policy:
             collector: Any = trainer.collect
-            yield scene, collector, policy
+            yield setup, collector.plan, policy
 
 
 def _or(numbers: Sequence[int]) -> str:

@@ -1,181 +1,131 @@
-"""The only place that builds concrete, heavy things: policies, dialogues, data sets, worlds."""
+"""Recordings, rules, dialects and optional libraries, as the command line names them."""
 
 from __future__ import annotations
 
-import json
-import os
+import importlib.util
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, get_args
 
-from agent.dialects import DIALECTS
-from agent.dialogue import Dialogue, Window
-from agent.errors import SetupError
-from agent.policy import Policy, Sampling
-from agent.screen import Vision
-from agent.scripted import ORIGINAL_SIZE, expert_policy, random_policy
-from agent.shipped import shipped
-from agent.types import Episode
-from envs.episodes import Dataset, load_episodes
-from envs.match import ALL_RULES, MatchRules
-from rl.config import nearest
+import typer
 
-VOICE_FILE = "guiderail.json"
+from guiderail.agent.dialects import DIALECTS, Dialect
+from guiderail.agent.errors import SetupError
+from guiderail.agent.origin import install
+from guiderail.agent.registry import names_file, nearest
+from guiderail.envs.recordings.conventions import UNDETERMINED
+from guiderail.envs.recordings.episodes import Dataset, Swipes, load_episodes
+from guiderail.envs.recordings.match import ALL_RULES, MatchRules
+from guiderail.launch import show
+from guiderail.launch.options import parse_size
+from guiderail.rl.runs.record import Data
 
+SWIPES: tuple[Swipes, ...] = get_args(Swipes)
 
-@dataclass(frozen=True, slots=True)
-class Voice:
-    """How a model was taught to speak; written next to its weights, so that evaluation asks it the way training did."""
-
-    dialect: str = "guiderail"
-    images: int = 2
-    max_new_tokens: int = 512
-    max_prompt_tokens: int = 12288
-    window: Window = "sliding"
-
-    def save(self, folder: Path) -> None:
-        (folder / VOICE_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
-
-
-def read_voice(folder: Path) -> Voice:
-    """The voice of a model folder; the default for checkpoints that were not trained here."""
-    file = folder / VOICE_FILE
-    if not file.is_file():
-        return Voice()
-    try:
-        return Voice(**json.loads(file.read_text()))
-    except (ValueError, TypeError) as error:
-        raise SetupError(f"{file} is no voice file ({error}); remove it or train again") from None
+_option = partial(typer.Option, rich_help_panel="Recordings")
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """What the user said about who acts: exactly one of model, server, agent; None elsewhere means "as trained"."""
+class Reading:
+    """How recordings are read."""
 
-    model: str | None = None
-    adapter: str | None = None
-    server: str | None = None
-    served_model: str | None = None
-    agent: Literal["expert", "random"] | None = None
-    dialect: str | None = None
-    images: int | None = None
-    max_new_tokens: int | None = None
+    screen: Annotated[str | None, _option(help="WxH or infer, for recordings without images")] = None
+    swipes: Annotated[str, _option(help=f"how the file stores vertical swipes: {', '.join(SWIPES)}")] = "detect"
+    skip_bad: Annotated[bool, _option("--skip-bad", help="drop broken episodes and list them")] = False
+    limit: Annotated[int | None, _option(help="only the first N episodes", metavar="N")] = None
 
-
-@dataclass(frozen=True, slots=True)
-class Acting:
-    """A policy and the dialogue it is addressed in. model: what was asked for, for the record."""
-
-    policy: Policy
-    dialogue: Dialogue
-    voice: Voice
-    model: str
-
-
-def voice(ask: Ask) -> Voice:
-    """How the agent is addressed, without building it. Raises SetupError unless exactly one of model, server and agent is
-    given."""
-    given = [name for name in ("model", "server", "agent") if getattr(ask, name) is not None]
-    if len(given) != 1:
-        raise SetupError(f"give exactly one of --model, --server, --agent; got {' and '.join(given) or 'none'}")
-    taught = read_voice(Path(shipped(ask.model))) if ask.model else Voice(dialect="brief" if ask.agent else "guiderail")
-    name = ask.dialect or taught.dialect
-    if name not in DIALECTS:
-        raise SetupError(f"unknown dialect {name!r}{nearest(name, DIALECTS)}")
-    dialect = DIALECTS[name]
-    if dialect.space == "original" and ask.model:
-        raise SetupError(f"{name} counts pixels of the original screenshot; serve the model and give --server")
-    images = ask.images or (taught.images if name == taught.dialect else dialect.images)
-    return Voice(name, images, ask.max_new_tokens or taught.max_new_tokens, taught.max_prompt_tokens, taught.window)
-
-
-def named(ask: Ask) -> str:
-    """What was asked for, for the record."""
-    return ask.model or ask.server or str(ask.agent)
-
-
-def acting(ask: Ask, episodes: Sequence[Episode] = ()) -> Acting:
-    """Build who acts. Raises SetupError unless exactly one of model, server and agent is given."""
-    chosen = voice(ask)
-    dialect = DIALECTS[chosen.dialect]
-    policy = _policy(ask, chosen, episodes)
-    vision = ORIGINAL_SIZE if dialect.space == "original" else policy.vision
-    return Acting(policy, Dialogue(vision, dialect, chosen.images, chosen.window), chosen, named(ask))
-
-
-def _policy(ask: Ask, voice: Voice, episodes: Sequence[Episode]) -> Policy:
-    if ask.agent is not None:
-        dialect = DIALECTS[voice.dialect]
-        return expert_policy(episodes, dialect) if ask.agent == "expert" else random_policy(dialect)
-    if ask.server is not None:
-        from agent.served import ServedPolicy
-
-        if ask.served_model is None:
-            raise SetupError("--server also needs --served-model, the model id the server lists")
-        served = ServedPolicy(ask.server, ask.served_model, Vision())
-        served.check()
-        return served
-    require("torch", "train")
-    quiet()
-    from agent.local import load_policy
-
-    return load_policy(
-        str(ask.model), adapter=ask.adapter, max_prompt_tokens=voice.max_prompt_tokens, features=features_folder(None)
-    )
-
-
-def features_folder(given: str | None) -> Path | None:
-    """Where vision features are kept from one command to the next, so that checkpoints with the same tower look at a
-    screenshot once: what is given, else the environment's GUIDERAIL_FEATURES, else nowhere."""
-    folder = given or os.environ.get("GUIDERAIL_FEATURES")
-    return Path(folder) if folder else None
+    def load(self, path: str) -> Dataset:
+        """Raises SetupError and DataError."""
+        return dataset(path, self.screen, self.swipes, self.skip_bad, self.limit)
 
 
 def dataset(path: str, screen: str | None, swipes: str, skip_bad: bool, limit: int | None) -> Dataset:
-    """Load recordings as the command line describes them; screen is "WxH" or "infer"."""
-    if swipes not in ("detect", "finger", "inverted"):
-        raise SetupError(f"--swipes {swipes!r}{nearest(swipes, ('detect', 'finger', 'inverted'))}")
-    return load_episodes(
-        Path(path),
-        screen=parse_screen(screen),
-        swipes=swipes,  # type: ignore[arg-type]
-        skip_bad=skip_bad,
-        limit=limit,
-    )
+    """Load recordings. screen: "WxH", "infer" or None. Raises SetupError and DataError."""
+    convention = next((name for name in SWIPES if name == swipes), None)
+    if convention is None:
+        raise SetupError(f"--swipes {swipes!r}{nearest(swipes, SWIPES)}")
+    return load_episodes(path, screen=parse_screen(screen), swipes=convention, skip_bad=skip_bad, limit=limit)
 
 
 def parse_screen(text: str | None) -> tuple[int, int] | Literal["infer"] | None:
-    if text is None or text == "infer":
-        return text  # type: ignore[return-value]
-    width, x, height = text.partition("x")
-    if not x or not width.isdigit() or not height.isdigit():
-        raise SetupError(f"--screen {text!r}: expected WIDTHxHEIGHT such as 1080x2400, or infer")
-    return int(width), int(height)
+    """--screen as `load_episodes` takes it. Raises SetupError."""
+    if text is None:
+        return None
+    return "infer" if text == "infer" else parse_size("--screen", text, ", or infer")
+
+
+def describe(path: str, loaded: Dataset, screen: str | None) -> dict[str, Any]:
+    """The recordings of a run, for its record. screen: as given to `dataset`."""
+    return {
+        "path": path,
+        "digest": loaded.digest,
+        "screen": screen,
+        "swipes": loaded.swipes,
+        "notes": loaded.notes,
+        "episodes": len(loaded.episodes),
+    }
+
+
+def recorded_swipes(swipes: str | None) -> Swipes:
+    """How a run read the vertical swipes of its file, from what its record says: undetermined ones as finger motion."""
+    if swipes is None:
+        return "detect"
+    return "inverted" if swipes == "inverted" else "finger"
+
+
+def dataset_of(source: Data, path: str | None = None) -> Dataset:
+    """A run's recordings, read as the run read them. path: where they are now, if they moved. Raises SetupError when it is
+    other data."""
+    place = path or source.path
+    loaded = dataset(place, source.screen, recorded_swipes(source.swipes), True, None)
+    if loaded.digest != source.digest:
+        raise SetupError(
+            f"{place} is not the data of this run (digest {loaded.digest[:12]}, expected {source.digest[:12]}); "
+            "give the right file with --data"
+        )
+    return loaded
+
+
+def notes(loaded: Dataset, config: bool = False) -> None:
+    """Print what the loader decided or dropped, on standard error. config: a config, not an option, says how swipes are
+    stored."""
+    if loaded.swipes == UNDETERMINED:
+        show.err.print(f"warning: vertical swipes are {UNDETERMINED}", style="bold yellow", highlight=False)
+    for line in (*loaded.notes, *(f"dropped {message}" for message in loaded.dropped)):
+        line = line.replace("--swipes ", "data.swipes=") if config else line
+        show.err.print(line, style="dim", markup=False, highlight=False)
 
 
 def rules(name: str) -> MatchRules:
-    if name not in ALL_RULES:
-        raise SetupError(f"unknown rules {name!r}{nearest(name, ALL_RULES)}")
-    return ALL_RULES[name]
+    """Match rules by name. Raises SetupError."""
+    return ALL_RULES.find(name)
+
+
+def dialect(name: str) -> Dialect:
+    """A dialect by name. Raises SetupError."""
+    return DIALECTS.find(name)
+
+
+def trusted(run: Path, names: Iterable[str], trust_files: bool) -> None:
+    """Raises SetupError where a run names files as its parts and the user has not said that they may be run: the run may
+    come from somebody else."""
+    files = sorted({name for name in names if names_file(name)})
+    if files and not trust_files:
+        raise SetupError(f"{run} names {', '.join(files)}, run as code; if you trust this, add --trust-files")
+
+
+def require(module: str, extra: str) -> None:
+    """Raises SetupError with the extra to install when `module` is not installed."""
+    if importlib.util.find_spec(module) is None:
+        raise SetupError(f"this needs {module}, which is not installed; run: {install(extra)}")
 
 
 def quiet() -> None:
-    """transformers draws a bar for every file it reads or writes, and warns of its own future; neither is for our users."""
+    """Switch off what transformers prints about itself: a bar for every file, and warnings about its next version."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-
-
-def require(module: str, extra: str) -> None:
-    """SetupError that names the extra to install when `module` is missing."""
-    import importlib.util
-
-    if importlib.util.find_spec(module) is None:
-        raise SetupError(f"this needs {module}, which is not installed; run: pip install 'guiderail[{extra}]'")
-
-
-def sampling(voice: Voice, temperature: float) -> Sampling:
-    return Sampling(temperature=temperature, max_new_tokens=voice.max_new_tokens)

@@ -1,4 +1,4 @@
-"""The contact sheet: an episode as one picture, every screen with what the expert did on it."""
+"""The contact sheet: an episode as one picture, with the expert's action drawn on every screen."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
 
-from agent.errors import DataError, SetupError
-from agent.types import Action, Click, Episode, LongPress, Point, Step, Swipe, SystemButton, Terminate, Wait
+from guiderail.agent.errors import DataError, SetupError
+from guiderail.agent.types import Action, Click, Episode, LongPress, Point, Step, Swipe, SystemButton, Terminate, Wait
 
 _BOX, _POINT, _SWIPE, _INK, _PAPER = "#1a9850", "#d7301f", "#f28e2b", "#222222", "#f6f6f3"
 _GAP, _LINE = 12, 15
@@ -17,9 +17,9 @@ _OTHER_BOXES = "#7fb3d5"
 
 
 def contact_sheet(episode: Episode, width: int = 240, columns: int = 6) -> Image.Image:
-    """Screens `width` pixels wide in rows of `columns`. Marks: the smallest target box green and the other candidates
-    blue, the point of a click or long press as a red ring, a swipe as an orange arrow along the finger's path; what was
-    typed, opened or pressed stands below. A screen whose image is not there is blank."""
+    """Screens `width` pixels wide in rows of `columns`. Marks: the smallest target box in green, other candidates in blue,
+    the point of a click or long press as a red ring, a swipe as an orange arrow along the finger's path. What was typed,
+    opened or pressed is written below. A screen whose image is missing is blank."""
     heights = [round(width * s.screenshot.height / s.screenshot.width) for s in episode.steps]
     captions = [_caption(index, step, width) for index, step in enumerate(episode.steps)]
     cell = max(heights) + 4 + _LINE * max(len(lines) for lines in captions)
@@ -46,7 +46,7 @@ def _caption(index: int, step: Step, width: int) -> list[str]:
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """DejaVu where it is installed, because Pillow's own font knows little beyond ASCII."""
+    """DejaVu where it is installed, because Pillow's own font has little beyond ASCII."""
     try:
         return ImageFont.truetype("DejaVuSans.ttf", size)
     except OSError:
@@ -54,7 +54,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def marked(step: Step, width: int, height: int) -> Image.Image:
-    """One screen at this size with the expert's marks."""
+    """One screen at this size, with the expert's marks."""
     try:
         image = step.screenshot.image().resize((width, height))
     except (SetupError, DataError):

@@ -1,9 +1,10 @@
-"""What goes to the screen: results as one table or one JSON object on standard output, everything else on standard error."""
+"""What is printed: a result as one table or one JSON object on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,21 +12,44 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-out = Console()
-err = Console(stderr=True)
+from guiderail.agent.untrusted import printable
 
 
-def result(value: Mapping[str, Any], as_json: bool, table: Table) -> None:
-    """Print a result: the JSON object alone, or the table."""
+class _Plain(Console):
+    """A console on which text is text: no markup, no emoji codes, and nothing that steers the terminal."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(printable(text), **(how | {"markup": False, "emoji": False}))
+
+
+out = _Plain()
+err = _Plain(stderr=True)
+
+
+def result(value: Mapping[str, Any], as_json: bool, shown: Table | Text) -> None:
+    """Print a result: the JSON object alone, or a table, or a text whose lines are as long as they should be."""
     if as_json:
-        print(json.dumps(strict(value), ensure_ascii=False))
+        print(_STEERING.sub(_escaped, json.dumps(strict(value), ensure_ascii=False)))
     else:
-        out.print(table)
+        if isinstance(shown, Text):
+            shown.plain = printable(shown.plain)
+        out.print(shown, soft_wrap=isinstance(shown, Text))
+
+
+_STEERING = re.compile(
+    "[\x7f-\x9f\xad\u0600-\u0605\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+"""What JSON may hold as it is, and a terminal obeys."""
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def strict(value: Any) -> Any:
-    """NaN and infinities are not JSON; they become null."""
+    """The value as JSON allows it: NaN and infinities become None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -51,7 +75,7 @@ def points(difference: float, interval: Sequence[float], p: float | None = None)
 
 
 def scores(title: str, rows: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> Table:
-    """One line per row name; a column per key with its 95 % interval, then n and unscored."""
+    """One line per row; one column per key, with its 95 % interval; then n and unscored."""
     table = Table(title=title, title_justify="left")
     table.add_column("", overflow="fold")
     for key in keys:
@@ -65,7 +89,7 @@ def scores(title: str, rows: Mapping[str, Mapping[str, Any]], keys: Sequence[str
 
 
 def cells(title: str, result: Mapping[str, Any], kinds: Sequence[str]) -> Table:
-    """One line per area, a column per kind of target, then all of it."""
+    """One line per area, one column per kind of target, then the totals."""
     found = result["cells"]
     table = Table("", *(f"{kind} %" for kind in kinds), "all %", "n", title=title, title_justify="left")
     areas = sorted({name.rpartition(" ")[0] for name in found} - {""})
@@ -84,7 +108,7 @@ def _rate(row: Mapping[str, Any] | None) -> str:
 
 
 def likelihoods(title: str, result: Mapping[str, Any]) -> Table:
-    """One line per kind of expert action, then all of them."""
+    """One line per kind of expert action, then the total."""
     table = Table(title=title, title_justify="left")
     for name in ("", "mean p %", "geometric %", "p > 0.5 %", "greedy %", "log p thought", "n"):
         table.add_column(name, justify="right" if name else "left")
@@ -95,6 +119,15 @@ def likelihoods(title: str, result: Mapping[str, Any]) -> Table:
     table.caption = (
         f"{result['seconds']:.1f} s, {result['steps_per_second']:.0f} steps/s, {result['unscored']} unscored"
     )
+    return table
+
+
+def pairs(head: str, values: Mapping[str, Any]) -> Table:
+    """One line per name and value."""
+    table = Table(head, "", show_header=bool(head))
+    for name, value in values.items():
+        counts = isinstance(value, Mapping) and ", ".join(f"{key} {count}" for key, count in value.items())
+        table.add_row(name, counts or str(value))
     return table
 
 
@@ -123,7 +156,7 @@ def progress() -> Progress:
 
 @contextmanager
 def bar(name: str, total: int) -> Iterator[Callable[[], None]]:
-    """`progress` with one line; what it gives moves it on by one."""
+    """`progress` with one line; call what it yields to advance the line by one."""
     with progress() as shown:
         task = shown.add_task(name, total=total, note="")
         yield lambda: shown.advance(task)

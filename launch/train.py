@@ -2,127 +2,202 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import torch.distributed
+import torch
+import typer
 from peft import LoraConfig
-from rich.progress import Progress
-from transformers import TrainerCallback
 
-from agent.dialects import DIALECTS
-from agent.dialogue import Dialogue
-from agent.errors import SetupError
-from agent.local import Encoder, adapter_base, load_encoder
-from agent.policy import Policy, Sampling
-from agent.tiny import build_tiny
-from agent.types import Episode, Patch
-from envs.episodes import Dataset
-from envs.match import RULES
-from envs.replay import expert_prompt, expert_turn, step_walk, walk
-from launch import parts, show
-from launch.evaluate import notes
-from launch.parts import Voice
-from patch.base import build
-from patch.off_policy import load_thoughts
-from rl.checkpoints import last_checkpoint
-from rl.collect import Collector, Difficulty, Group, PassedOver, Unit, episode_units, step_units
-from rl.config import Config, load_config
-from rl.engine import make_sft_args, make_training_args, updates_per_generation
-from rl.likelihood import expect, expert_question, in_process
-from rl.runlog import RunLog, drop_rollouts, prompt_digest, rollout_row
-from rl.sft import ExpertTurnTrainer
-from rl.trainer import SemiOnlineTrainer
+from guiderail.agent.dialogue import Dialogue
+from guiderail.agent.disk import write_whole
+from guiderail.agent.local.encode import Encoder
+from guiderail.agent.local.loading import adapter_base, load_encoder
+from guiderail.agent.shipped import shipped
+from guiderail.agent.types import Episode, Prompt
+from guiderail.envs.live.attempts import Patience
+from guiderail.envs.recordings.episodes import Dataset
+from guiderail.envs.recordings.replay import expert_turn
+from guiderail.launch import parts, show
+from guiderail.launch.agents import Voice, features_folder, read_voice
+from guiderail.launch.bar import Bar, Watch, learned_nothing
+from guiderail.launch.before import training_of
+from guiderail.launch.going_on import NOTHING_LEARNED, going_on, then
+from guiderail.launch.hub.model_card import model_card, trained
+from guiderail.launch.plan import ahead
+from guiderail.launch.screens import other_screens, sizes_of
+from guiderail.launch.teachers import recorded_turns, teacher_of
+from guiderail.rl.config import Config, Method, updates_of
+from guiderail.rl.live.fleet import Fleet
+from guiderail.rl.live.journal import keep_screenshots
+from guiderail.rl.live.pictures import ByReference
+from guiderail.rl.live.site import SiteSpec
+from guiderail.rl.rollout.difficulty import Difficulty
+from guiderail.rl.rollout.from_config import Live, live_plan, recorded_plan
+from guiderail.rl.rollout.generation import Collector, thoughts_of, units_of
+from guiderail.rl.rollout.mix import MixedCollector
+from guiderail.rl.rollout.plan import Generation, Plan
+from guiderail.rl.rollout.worlds import world_of
+from guiderail.rl.runs.generations import LESSONS, drop_generations, log_generation
+from guiderail.rl.runs.legs import may_change
+from guiderail.rl.runs.log import RunLog, run_log
+from guiderail.rl.score.expected import difficulty_of
+from guiderail.rl.train.ahead import AheadTrainer
+from guiderail.rl.train.arguments import in_updates, make_sft_args, make_training_args
+from guiderail.rl.train.callbacks import StopAfterTurns, StopAfterVisits
+from guiderail.rl.train.checkpoints import last_checkpoint, mean_loss
+from guiderail.rl.train.distributed import processes, wait_for_the_others
+from guiderail.rl.train.hindsight import HindsightTeacher, with_hindsight
+from guiderail.rl.train.model import check_budget
+from guiderail.rl.train.sft import ExpertTurnTrainer
+from guiderail.rl.train.trainer import SemiOnlineTrainer
 
-RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
-
-def run(config_path: Path, overrides: Sequence[str], out: Path, resume: bool) -> None:
-    """Train as the config says; leaves out/model, out/rollouts.jsonl, out/metrics.json and TensorBoard files."""
-    config = load_config(config_path, overrides)
-    started = time.perf_counter()
-    scene = set_scene(config)
-    data = scene.data
-    check_budget(data.episodes, scene.dialogue, scene.encoder, scene.voice)
-    checkpoint = last_checkpoint(out) if resume else None
-    if resume and checkpoint is None:
-        raise SetupError(f"--resume: no complete checkpoint in {out}; start without --resume")
-    log = None
-    if RANK == 0:
-        notes(data)
-        details = {
-            "config": config.model_dump(),
-            "data": {"path": config.data.train, "digest": data.digest, "swipes": data.swipes, "notes": data.notes},
-            "processes": WORLD,
-        }
-        log = RunLog(out, "train", details, resume=resume)
-    if config.method.algorithm == "sft":
-        trainer = _sft(scene, out)
-    else:
-        trainer = rl_trainer(scene, out, log)
-        if log is not None and checkpoint is not None:
-            done = int(checkpoint.name.split("-")[-1]) // updates_per_generation(trainer.args)
-            for name in ("rollouts.jsonl", "passed_over.jsonl"):
-                drop_rollouts(out, lambda row: int(row["generation"]) >= done, name)
-    trainer.add_callback(Bar())
-    if config.method.max_turns is not None:
-        trainer.add_callback(Enough(trainer.progress, config.method.max_turns))
-    result = trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_policy(out / "model")
-    if log is not None:
-        scene.voice.save(out / "model")
-        collected = getattr(trainer.progress, "sampled_turns", 0)
-        log.finish(
-            {
-                "seconds": time.perf_counter() - started,
-                "updates": trainer.state.global_step,
-                "sampled_turns": collected,
-                "loss": result.training_loss,
-                "model": str(out / "model"),
-            }
+def run(config: Config, out: Path, resume: bool, plan: bool = True) -> None:
+    """Train as the config says; leaves out/model, out/rollouts.jsonl, out/metrics.json and TensorBoard files. Ends the
+    command with a code of its own where RL has learned nothing. plan: as in `train`."""
+    groups = train(config, out, resume, plan=plan).get("groups")
+    wait_for_the_others()
+    first, folder = processes().rank == 0, shlex.quote(str(out))
+    if groups is not None and not groups["kept"]:
+        if first:
+            show.err.print(learned_nothing(groups), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(NOTHING_LEARNED)
+    if first:
+        then(
+            f"guiderail evaluate sop DATA --model {folder}/model --out {folder}-sop",
+            f"guiderail report {folder} --out {folder}-report",
         )
-        show.err.print(f"trained in {time.perf_counter() - started:.0f} s: {out / 'model'}", highlight=False)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+
+
+def train(config: Config, out: Path, resume: bool, watch: Watch | None = None, plan: bool = False) -> dict[str, Any]:
+    """The run's metrics. Those of SFT have no groups; "seconds" is known to the first process only. plan: say first what it
+    takes, and refuse what cannot fit."""
+    setup = set_up(config)
+    check_budget(setup.episodes, setup.dialogue, setup.encoder)
+    if plan and setup.data is not None:  # the lengths of live attempts are not known before they are made
+        _plan(setup, setup.data)
+    folder = out if processes().rank == 0 else None
+    with (
+        going_on(out, "--resume"),
+        run_log(folder, "train", _about(setup), resume=resume, may_change=may_change) as log,
+        open_world(setup) as live,
+    ):
+        if log is not None:
+            if setup.data is not None:
+                parts.notes(setup.data, config=True)
+            other_screens(config.model.path, read_voice(Path(shipped(config.model.path))), setup.voice.screens)
+        trainer, loss = _trained(setup, live, out, resume, log, watch)
+        trainer.save_policy(out / "model", setup.voice.save)
+        metrics: dict[str, Any] = {
+            "updates": trainer.state.global_step,
+            "sampled_turns": getattr(trainer.progress, "sampled_turns", 0),
+            "loss": loss,
+            "model": str(out / "model"),
+        }
+        if config.method.algorithm != "sft":
+            metrics["groups"] = {"kept": 0, **getattr(trainer.progress, "signals", {})}
+        if log is not None:
+            metrics = {"seconds": log.seconds, **metrics}
+            log.finish(metrics)
+            write_whole(out / "model" / "README.md", model_card(trained(out)).encode())
+            show.err.print(f"trained in {metrics['seconds']:.0f} s: {out / 'model'}", highlight=False)
+    trainer.accelerator.free_memory()
+    return metrics
+
+
+def _plan(setup: TrainingSetup, data: Dataset) -> None:
+    device = None
+    if torch.cuda.is_available():
+        found = torch.cuda.get_device_properties(torch.cuda.current_device())
+        device = found.name, found.total_memory
+    tokenizer = setup.encoder.tokenizer
+    tokens = lru_cache(1 << 16)(lambda text: len(tokenizer.encode(text, add_special_tokens=False)))
+    ahead.check(setup.config, data.episodes, setup.dialogue, tokens, device, processes().rank == 0)
+
+
+def _trained(
+    setup: TrainingSetup, live: Live | None, out: Path, resume: bool, log: RunLog | None, watch: Watch | None
+) -> tuple[Any, float]:
+    """(the trainer after its last update, the mean loss over all updates). A resumed run goes on from its last checkpoint,
+    or starts where it has none."""
+    config = setup.config
+    checkpoint = last_checkpoint(out) if resume else None
+    trainer = _sft(setup, out) if config.method.algorithm == "sft" else rl_trainer(setup, live, out, log)
+    updates = int(checkpoint.name.split("-")[-1]) if checkpoint is not None else 0
+    if log is not None and resume:
+        drop_generations(out, updates // updates_of(config.rl_training()).per_generation)
+        at = f"goes on after update {updates}" if updates else "no complete checkpoint: starts from the beginning"
+        show.err.print(f"{out} {at}", markup=False, highlight=False)
+    bar = Bar(log.mark if log is not None else lambda: None, watch)
+    trainer.add_callback(bar)
+    if config.method.max_turns is not None:
+        trainer.add_callback(StopAfterTurns(trainer.progress, config.method.max_turns))
+    try:
+        mean = trainer.train(resume_from_checkpoint=checkpoint).training_loss
+    finally:
+        bar.close()
+    return trainer, mean_loss(trainer.state.log_history, updates, trainer.state.global_step, mean)
+
+
+def _about(setup: TrainingSetup) -> dict[str, Any]:
+    """What the run is about, for its record."""
+    return {
+        "config": setup.config.model_dump(),
+        "data": None if setup.data is None else parts.describe(setup.config.recordings.train, setup.data, None),
+        "processes": processes().world,
+        **setup.config.origins(),
+    }
 
 
 @dataclass(frozen=True)
-class Scene:
+class TrainingSetup:
     """What a config names, built: recordings, voice, dialogue, tokenizer, and where the weights to start from are."""
 
     config: Config
-    data: Dataset
+    data: Dataset | None
     voice: Voice
     base: str
     adapter: str | None
     encoder: Encoder
     dialogue: Dialogue
 
+    @property
+    def episodes(self) -> Sequence[Episode]:
+        """None of them for purely online RL."""
+        return () if self.data is None else self.data.episodes
 
-def set_scene(config: Config) -> Scene:
+
+def set_up(config: Config) -> TrainingSetup:
     parts.quiet()
-    data = parts.dataset(config.data.train, None, config.data.swipes, config.data.skip_bad, config.data.limit)
+    given = config.data
+    data = None
+    if given is not None:
+        data = parts.dataset(given.train, None, given.swipes, given.skip_bad, given.limit)
+    base, adapter = _base(config)
+    encoder = load_encoder(
+        adapter or base,
+        max_pixels=config.model.max_pixels,
+        min_pixels=config.model.min_pixels,
+        max_prompt_tokens=config.model.max_prompt_tokens,
+        decoders=config.rollout.decoders,
+    )
     voice = Voice(
         config.model.dialect,
         config.model.images,
         config.model.max_new_tokens,
         config.model.max_prompt_tokens,
         config.model.window,
+        encoder.vision,
+        () if data is None else sizes_of(data.episodes),
     )
-    base, adapter = _base(config)
-    encoder = load_encoder(
-        adapter or base,
-        max_pixels=config.model.max_pixels,
-        min_pixels=config.model.min_pixels,
-        max_prompt_tokens=voice.max_prompt_tokens,
-    )
-    dialogue = Dialogue(encoder.vision, DIALECTS[voice.dialect], voice.images, voice.window)
-    return Scene(config, data, voice, base, adapter, encoder, dialogue)
+    dialogue = Dialogue(encoder.vision, parts.dialect(voice.dialect), voice.images, voice.window)
+    return TrainingSetup(config, data, voice, base, adapter, encoder, dialogue)
 
 
 def _base(config: Config) -> tuple[str, str | None]:
@@ -132,12 +207,12 @@ def _base(config: Config) -> tuple[str, str | None]:
     return config.model.path, config.model.adapter
 
 
-def _common(scene: Scene) -> dict[str, Any]:
-    """What both trainers are told about the model."""
-    config, lora = scene.config, scene.config.model.lora
+def _common(setup: TrainingSetup) -> dict[str, Any]:
+    """What both trainers need to know about the model."""
+    config, lora = setup.config, setup.config.model.lora
     return {
-        "encoder": scene.encoder,
-        "adapter": scene.adapter,
+        "encoder": setup.encoder,
+        "adapter": setup.adapter,
         "lora": None
         if lora is None
         else LoraConfig(
@@ -149,245 +224,152 @@ def _common(scene: Scene) -> dict[str, Any]:
         ),
         "freeze_vision": config.model.freeze_vision,
         "dtype": config.model.dtype,
+        "attention": config.model.attention,
         "share_vision": config.update.share_vision,
-        "features": parts.features_folder(config.rollout.features),
+        "features": features_folder(config.rollout.features),
     }
 
 
-def _training(config: Config) -> tuple[dict[str, Any], Path | None]:
-    """The training section without its deepspeed key, and the JSON file that names: a path or a shipped zero2.json."""
-    training = dict(config.training)
-    name = training.pop("deepspeed", None)
-    if name is None:
-        return training, None
-    shipped = Path(__file__).parent / "deepspeed" / Path(name).name
-    return training, shipped if not Path(name).is_file() and shipped.is_file() else Path(name)
-
-
-def _sft(scene: Scene, out: Path) -> Any:
-    training, deepspeed = _training(scene.config)
+def _sft(setup: TrainingSetup, out: Path) -> Any:
+    training, deepspeed = training_of(setup.config)
     args = make_sft_args(training, out, deepspeed)
-    rows = [
-        expert_turn(episode, t, scene.dialogue, scene.config.method.expert_thoughts)
-        for episode in scene.data.episodes
-        for t in range(len(episode.steps))
+    rows = expert_turns(setup.config.method, setup.episodes, setup.dialogue)
+    return ExpertTurnTrainer(setup.base, rows, args, **_common(setup))
+
+
+def expert_turns(method: Method, episodes: Sequence[Episode], dialogue: Dialogue) -> list[tuple[Prompt, str]]:
+    """What SFT imitates: every step's expert turn, and with `method.hindsight` once more behind the teacher's prompt."""
+    steps = [(episode, t) for episode in episodes for t in episode.targets]
+    rows = [expert_turn(episode, t, dialogue, method.expert_thoughts) for episode, t in steps]
+    if (seen := method.hindsight) is None:
+        return rows
+    thoughts = thoughts_of(method) or {}
+    more = [
+        (with_hindsight(prompt, episode, t, dialogue, seen, thoughts), said)
+        for (prompt, said), (episode, t) in zip(rows, steps, strict=True)
     ]
-    return ExpertTurnTrainer(scene.base, rows, args, **_common(scene))
+    return rows + [(prompt, said) for prompt, said in more if prompt is not None]
 
 
-def rl_trainer(scene: Scene, out: Path, log: RunLog | None) -> SemiOnlineTrainer:
-    """The trainer with its collector (`trainer.collect`); every group goes to `log`, if there is one."""
-    config, method, episodes = scene.config, scene.config.method, scene.data.episodes
-    units = _units(config, episodes, scene.dialogue)
-    training, deepspeed = _training(config)
-    training = _with_max_steps(training, len(units), method.groups)
+@contextmanager
+def open_world(setup: TrainingSetup) -> Iterator[Live | None]:
+    """The live world of online RL, open inside the `with`, here or in workers; None for what needs no world."""
+    config, world = setup.config, setup.config.world
+    if world is None or not config.live:
+        yield None
+        return
+    tasks = world_of(world.name, world.options)
+    patience = Patience(world.step_timeout, world.attempt_timeout, world.start_timeout, world.check_timeout)
+    rules = config.method.rules if config.online.expert else None
+    talk = setup.dialogue
+    spec = SiteSpec(
+        tasks,
+        setup.voice.dialect,
+        talk.vision,
+        talk.images,
+        talk.window,
+        patience,
+        world.retries,
+        rules,
+        config.online.shown > 0,
+    )
+    names = [name for name, _ in tasks.listed()]
+    first = processes().rank * max(1, world.workers + world.spares)
+    if world.workers:
+        fleet = Fleet(spec, world.workers, world.recycle, first, world.spares)
+        try:
+            yield Live(names, fleet.begin, fleet.drive, fleet.take_metrics)
+        finally:
+            fleet.close()
+        return
+    site = spec.open(first)
+    try:
+        yield Live(names, site.begin)
+    finally:
+        site.session.close()
+
+
+def rl_trainer(setup: TrainingSetup, live: Live | None, out: Path, log: RunLog | None) -> SemiOnlineTrainer:
+    """The trainer with its collector (`trainer.collect`); every generation goes to `log`, if there is one."""
+    config, method, episodes = setup.config, setup.config.method, setup.episodes
+    training, deepspeed = training_of(config)
+    units = len(units_of(method, episodes, setup.dialogue)) if live is None else len(live.names)
+    training, visits = in_updates(training, units, method.groups, method.tries)
     args = make_training_args({**training, "temperature": method.temperature}, out, deepspeed)
+    generations = args.max_steps // updates_of(vars(args)).per_generation
     lengths = {episode.id: len(episode.steps) for episode in episodes}
 
-    def record(group: Group) -> None:
-        if log is None:
-            return
-        for row in group_rows(group, lengths[group.rollouts[0].episode_id] if group.rollouts else 0):
-            log.rollout(row)
-
-    def pass_over(unit: PassedOver) -> None:
+    def record(made: Generation) -> None:
         if log is not None:
-            log.rollout(asdict(unit), "passed_over.jsonl")
+            log_generation(log, made, lengths)
+            keep_screenshots(log.folder, made, lengths)
 
-    collector = Collector(
-        units,
-        groups=method.groups,
-        rollouts=method.rollouts,
-        sampling=Sampling(method.temperature, config.model.max_new_tokens),
-        rules=method.credit_rules(),
-        eta=method.eta,
-        spread_of=method.spread_of,
-        tries=method.tries,
-        seed=args.seed,
-        width=method.width,
-        rank=RANK,
-        world=WORLD,
-        exchange=_gather,
-        record=record,
-        difficulty=_difficulty(config, episodes, scene.dialogue),
-        pass_over=pass_over,
-    )
-    return _trainer(config)(
-        scene.base,
-        collector,
+    together = processes(apart=bool(config.online.ahead))
+    if live is not None and together.world > 1:
+        together = replace(together, exchange=ByReference(together.exchange, out / "images"))
+
+    def collector(plan: Plan) -> Collector:
+        return Collector(plan, together, record)
+
+    collect: Collector | MixedCollector
+
+    def tokens(text: str) -> list[int]:
+        ids: list[int] = setup.encoder.target(text).tolist()
+        return ids
+
+    def recorded(difficulty: Difficulty | None = None) -> Collector:
+        plan = recorded_plan(config, episodes, setup.dialogue, args.seed, difficulty, tokens, generations)
+        made = collector(plan)
+        if config.teacher is not None and config.teacher.recorded:
+            made.beside = recorded_turns(config, episodes, setup.dialogue, setup.encoder, args.seed)
+        return made
+
+    if live is None:
+        collect = recorded(difficulty_of(method, episodes, setup.dialogue))
+    else:
+        collect = collector(live_plan(config, live, setup.dialogue, generations, out / "images", args.seed, tokens))
+        collect.more = live.metrics
+        if method.mix:
+            collect = MixedCollector(collect, recorded())
+    trainer = _trainer(config)(
+        setup.base,
+        collect,
         args,
         max_rows=method.max_rows,
         max_batch=method.width,
         share_prefix=config.update.share_prefix,
-        tricks=config.rollout.tricks(),
-        **_common(scene),
+        sharing=config.rollout.sharing(),
+        importance_cap=config.online.importance_cap,
+        teacher=_hindsight(setup, log) if config.teacher is None else teacher_of(config, setup.encoder, log),
+        **_common(setup),
+    )
+    if visits is not None:
+        trainer.add_callback(StopAfterVisits(trainer.progress, visits, updates_of(vars(args)).per_generation))
+    return trainer
+
+
+def _hindsight(setup: TrainingSetup, log: RunLog | None) -> HindsightTeacher | None:
+    method = setup.config.method
+    if method.hindsight is None:
+        return None
+    return HindsightTeacher(
+        method.hindsight,
+        setup.episodes,
+        setup.dialogue,
+        setup.encoder,
+        parts.rules(method.rules),
+        setup.config.model.max_new_tokens,
+        thoughts_of(method),
+        None if log is None else lambda line: log.line(line, LESSONS),
     )
 
 
 def _trainer(config: Config) -> Callable[..., SemiOnlineTrainer]:
     """The class that samples rollouts where the config says; vLLM's is imported only when it is asked for."""
     if config.rollout.engine == "local":
-        return SemiOnlineTrainer
-    from rl.vllm import VLLMTrainer
+        return AheadTrainer if config.online.ahead else SemiOnlineTrainer
+    from guiderail.rl.train.vllm_trainer import VLLMTrainer
 
-    return partial(VLLMTrainer, rollout=config.rollout, max_new_tokens=config.model.max_new_tokens)
-
-
-def group_rows(group: Group, steps: int) -> list[dict[str, Any]]:
-    """The lines of one group: each rollout with its turns' credit, prompt and sampled tokens. steps: of the recording."""
-    rows = []
-    for rollout, samples in zip(group.rollouts, group.samples, strict=True):
-        credit = [
-            {"reward": s.reward, "return": s.ret, "episode_advantage": s.advantage_episode}
-            | {"step_advantage": s.advantage_step, "advantage": s.advantage}
-            | {"prompt": prompt_digest(s.prompt), "token_ids": list(s.completion.token_ids)}
-            for s in samples
-        ]
-        where = {"generation": group.generation, "visit": group.visit, "unit": group.unit, "group": group.signal}
-        rows.append(rollout_row(rollout, steps, credit, **where))
-    return rows
-
-
-def _units(config: Config, episodes: Sequence[Episode], dialogue: Dialogue) -> list[Unit]:
-    method, rules = config.method, RULES[config.method.rules]
-    if method.algorithm == "offline":
-        return step_units(
-            episodes,
-            lambda episode, t, i: step_walk(
-                episode, t, dialogue=dialogue, rules=rules, thoughts=method.expert_thoughts, sample=i
-            ),
-        )
-    patch = _patch(config, dialogue)
-    return episode_units(
-        episodes, lambda episode, i: walk(episode, dialogue=dialogue, rules=rules, patch=patch, sample=i)
+    return partial(
+        VLLMTrainer, rollout=config.rollout, max_new_tokens=config.model.max_new_tokens, images=config.model.images
     )
-
-
-def _difficulty(config: Config, episodes: Sequence[Episode], dialogue: Dialogue) -> Difficulty | None:
-    """Expected returns by likelihood under the expert's history, the nearest thing to a history nobody has walked yet."""
-    wanted, method = config.method.difficulty, config.method
-    if wanted is None:
-        return None
-    steps = {episode.id: [(episode, t) for t in range(len(episode.steps))] for episode in episodes}
-    if method.algorithm == "offline":
-        steps = {f"{name}/{t}": [(episode, t)] for name, walk in steps.items() for episode, t in walk}
-
-    def expected(policy: Policy, units: Sequence[Unit]) -> list[float]:
-        asked = [
-            [expert_question(episode, t, dialogue, method.expert_thoughts) for episode, t in steps[unit.key]]
-            for unit in units
-        ]
-        return expect(in_process(policy), asked, method.gamma)
-
-    return Difficulty(expected, wanted.low, wanted.high, wanted.rounds)
-
-
-def _patch(config: Config, dialogue: Dialogue) -> Patch | None:
-    method = config.method
-    limit = None if method.patch_budget == "unlimited" else int(method.patch_budget)
-    thoughts = load_thoughts(Path(method.thought_store)) if method.thought_store else None
-    return build(method.patch, limit, dialogue.dialect.integrate, thoughts)
-
-
-def _with_max_steps(training: dict[str, Any], units: int, groups: int) -> dict[str, Any]:
-    """num_train_epochs as passes over the units, turned into updates; max_steps wins when both are given."""
-    epochs = training.pop("num_train_epochs", None)
-    if training.get("max_steps") is None and epochs is not None:
-        accumulate = int(training.get("gradient_accumulation_steps", 4))
-        per_generation = max(1, int(training.get("steps_per_generation", accumulate)) // accumulate)
-        generations = -(-int(epochs * units) // groups)
-        training["max_steps"] = generations * per_generation * int(training.get("num_iterations", 1))
-    return training
-
-
-def _gather(item: Any) -> list[Any]:
-    """The object of every process, in order of rank."""
-    if WORLD == 1:
-        return [item]
-    everyone: list[Any] = [None] * WORLD
-    torch.distributed.all_gather_object(everyone, item)
-    return everyone
-
-
-def check_budget(episodes: Sequence[Episode], dialogue: Dialogue, encoder: Encoder, voice: Voice) -> None:
-    """SetupError before training when even the experts' own words do not fit the prompt budget."""
-    longest = sorted(episodes, key=lambda e: len(e.steps), reverse=True)[:8]
-    for episode in longest:
-        try:
-            encoder.prompt(expert_prompt(episode, len(episode.steps) - 1, dialogue))
-        except SetupError as error:
-            raise SetupError(f"{episode.source}, {len(episode.steps)} steps: {error}") from None
-
-
-class Bar(TrainerCallback):  # type: ignore[misc]
-    """A progress line on standard error; it names why groups carry no signal."""
-
-    def __init__(self) -> None:
-        self.progress: Progress | None = None
-        self.task: Any = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            self.progress = show.progress()
-            self.progress.start()
-            self.task = self.progress.add_task("update", total=state.max_steps, completed=state.global_step, note="")
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.progress is not None:
-            self.progress.update(self.task, completed=state.global_step)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        if self.progress is not None and logs:
-            self.progress.update(self.task, note=note(logs))
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.progress is not None:
-            self.progress.stop()
-
-
-class Enough(TrainerCallback):  # type: ignore[misc]
-    """Ends the run after the update with which `turns` turns have been sampled: arms of a study get equal samples."""
-
-    def __init__(self, progress: Any, turns: int):
-        self.progress, self.turns = progress, turns
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if getattr(self.progress, "sampled_turns", 0) >= self.turns:
-            control.should_training_stop = True
-
-
-def note(logs: dict[str, Any]) -> str:
-    """One line out of a log: "reward .41, 31 % of groups carry no signal: all right 22 %, all wrong 9 %"."""
-    if "rollout/reward" not in logs:
-        return f"loss {logs['loss']:.3f}" if "loss" in logs else ""
-    reasons = {
-        reason: float(logs.get(f"groups/{reason.replace(' ', '_')}", 0.0))
-        for reason in ("all right", "all wrong", "alike")
-    }
-    text = f"reward {logs['rollout/reward']:.2f}"
-    if sum(reasons.values()) > 0:
-        named = ", ".join(f"{reason} {100 * share:.0f} %" for reason, share in reasons.items() if share > 0)
-        text += f", {100 * sum(reasons.values()):.0f} % of groups carry no signal: {named}"
-    return text
-
-
-def build_tiny_for(data: str, out: Path, family: str, seed: int, merge: int = 2) -> None:
-    """A random tiny model whose tokenizer knows the words of these recordings; speaks the brief dialect."""
-    parts.quiet()
-    if family not in ("qwen3_vl", "qwen2_5_vl"):
-        raise SetupError(f"--family {family!r}: expected qwen3_vl or qwen2_5_vl")
-    episodes = parts.dataset(data, None, "detect", False, None).episodes
-    shot = episodes[0].steps[0].screenshot
-    build_tiny(out, _texts(episodes), family, seed, screen=(shot.width, shot.height), merge=merge)  # type: ignore[arg-type]
-    Voice("brief", images=1, max_new_tokens=32, max_prompt_tokens=1024).save(out)
-    show.err.print(f"tiny {family} in {out}", highlight=False)
-
-
-def _texts(episodes: Iterable[Episode]) -> Iterable[str]:
-    from agent.scripted import ORIGINAL_SIZE
-
-    dialogue = Dialogue(ORIGINAL_SIZE, DIALECTS["brief"], 1)
-    for episode in episodes:
-        yield episode.goal
-        for step in episode.steps:
-            yield dialogue.say(step.thought, step.action, step.screenshot)

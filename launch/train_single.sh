@@ -6,6 +6,8 @@
 #
 # NPROC             processes; default: one per visible GPU, one on a machine without GPUs
 # OMP_NUM_THREADS   threads per process; default 1
+#
+# Ends with the exit code of the training: see docs/use.md.
 set -euo pipefail
 
 usage() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; }
@@ -22,4 +24,4 @@ fi
 # Threads of several processes on the same cores wait on each other.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
-exec torchrun --standalone --nproc_per_node="$NPROC" -m launch.cli train "$@"
+exec python -m guiderail.launch.torchrun --standalone --nproc_per_node="$NPROC" -m guiderail.launch.cli train "$@"

@@ -1,20 +1,29 @@
-"""The signature of a patch, the budget, and the table of names.
+"""The default patch, the budget, and all patches by name.
 
-A patch is a pure function `repair(episode, turn) -> Repair | None` asked at each mismatch; None ends the walk. The
+A patch is a pure function `repair(episode, turn) -> Repair | None` asked at each mismatch; None ends the rollout. The
 paper's patch threshold epsilon is `budget(epsilon, patch)`: 0 stops at the first mismatch, k at the (k+1)-th, None never.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
-from agent.errors import SetupError
-from agent.types import Episode, Patch, Repair, Turn
-from patch.off_policy import off_policy
-from patch.on_policy import on_policy
-from patch.thought_free import thought_free
+from guiderail.agent.errors import SetupError
+from guiderail.agent.registry import Registry, function_of
+from guiderail.agent.types import Action, Episode, Patch, Repair, Turn
+from guiderail.patch.off_policy import Thoughts, off_policy
+from guiderail.patch.on_policy import on_policy
+from guiderail.patch.person import Answered, person
 
-PATCHES = ("none", "thought-free", "thought-free-released", "off-policy", "on-policy")
+
+def thought_free(thought: str | None = None) -> Patch:
+    """The expert's action without a thought (UI-S1 section 3.2; the paper's final choice). thought None leaves the think
+    block out; "" writes an empty one, as the released code does."""
+
+    def repair(episode: Episode, turn: Turn) -> Repair:
+        return Repair(episode.steps[turn.index].action, "thought-free", thought)
+
+    return repair
 
 
 def budget(limit: int | None, patch: Patch) -> Patch:
@@ -26,25 +35,58 @@ def budget(limit: int | None, patch: Patch) -> Patch:
     return repair
 
 
+# ----------------------------------------------------------------------------------------------------------- by name
+
+Maker = Callable[[Callable[[str], str], Thoughts | None, Sequence[Answered] | None], Patch | None]
+"""(the dialect's thought-writing prompt, a thought store, a person's answers) -> a patch without budget; None for no
+repairs."""
+
+
+def _accept(name: str, found: object) -> Maker:
+    """A user's patch needs nothing of what ours are made from; what it returns is checked at every repair."""
+    patch = function_of(found, 2, "a function repair(episode, turn) -> Repair | None")
+
+    def repair(episode: Episode, turn: Turn) -> Repair | None:
+        made = patch(episode, turn)
+        if made is None or (isinstance(made, Repair) and isinstance(made.action, Action)):
+            return made
+        where = f"{episode.source} step {turn.index}"
+        raise SetupError(
+            f"the patch {name} at {where}: got {str(made)[:80]!r}, expected a Repair with an action, or None"
+        )
+
+    return lambda integrate, thoughts, answers: repair
+
+
+def _person(answers: Sequence[Answered] | None) -> Patch:
+    if answers is None:
+        raise SetupError("the patch person needs a person's answers; give method.answers=RUN/review.jsonl")
+    return person(answers)
+
+
+PATCHES: Registry[Maker] = Registry(
+    "patch",
+    "guiderail.patches",
+    {
+        "none": lambda integrate, thoughts, answers: None,
+        "thought-free": lambda integrate, thoughts, answers: thought_free(),
+        "thought-free-released": lambda integrate, thoughts, answers: thought_free(thought=""),
+        "off-policy": lambda integrate, thoughts, answers: off_policy(thoughts),
+        "on-policy": lambda integrate, thoughts, answers: on_policy(integrate),
+        "person": lambda integrate, thoughts, answers: _person(answers),
+    },
+    _accept,
+)
+
+
 def build(
     name: str,
     limit: int | None,
     integrate: Callable[[str], str],
-    thoughts: Mapping[tuple[str, int], str] | None = None,
+    thoughts: Thoughts | None = None,
+    answers: Sequence[Answered] | None = None,
 ) -> Patch | None:
     """A patch by name with its budget. `integrate` is the dialect's thought-writing prompt (on-policy only); `thoughts`
-    a thought store for off-policy, see `patch.off_policy`."""
-    match name:
-        case "none":
-            return None
-        case "thought-free":
-            chosen = thought_free()
-        case "thought-free-released":
-            chosen = thought_free(thought="")
-        case "off-policy":
-            chosen = off_policy(thoughts)
-        case "on-policy":
-            chosen = on_policy(integrate)
-        case _:
-            raise SetupError(f"method.patch is {name!r}, expected one of {', '.join(PATCHES)}")
-    return None if limit == 0 else budget(limit, chosen)
+    a thought store for off-policy, see `patch.off_policy`; `answers` a person's, see `patch.person`. Raises SetupError."""
+    chosen = PATCHES.find(name)(integrate, thoughts, answers)
+    return None if chosen is None or limit == 0 else budget(limit, chosen)

@@ -1,7 +1,7 @@
-"""Off-policy thought patch: the expert's action with a thought written beforehand (UI-S1 section 3.2).
+"""Off-policy thought patch: the expert's action with a thought that was written beforehand (UI-S1 section 3.2).
 
-The thought comes from a thought store, a JSONL file of {"episode_id", "step", "thought"} written by any auxiliary model,
-else from the recording itself.
+The thought comes from a thought store, a JSONL file of {"episode_id", "step", "thought"} that any auxiliary model wrote, else
+from the recording itself.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from agent.errors import DataError
-from agent.types import Episode, Patch, Repair, Turn
+from guiderail.agent.errors import DataError
+from guiderail.agent.types import Episode, Patch, Repair, Turn
 
 Thoughts = Mapping[tuple[str, int], str]
 
 
 def off_policy(store: Thoughts | None = None) -> Patch:
-    """A step with a thought in neither place is a DataError: falling back silently would run another strategy."""
+    """store: (episode id, step) -> thought. Where neither the store nor the recording has a thought the patch raises
+    DataError, because a silent fallback would be another strategy."""
 
     def repair(episode: Episode, turn: Turn) -> Repair:
         step = episode.steps[turn.index]
@@ -33,7 +34,7 @@ def off_policy(store: Thoughts | None = None) -> Patch:
 
 
 def load_thoughts(path: Path) -> dict[tuple[str, int], str]:
-    """Read a thought store. Raises DataError with file:line."""
+    """Read a thought store: (episode id, step) -> thought. Raises DataError with file:line."""
     store: dict[tuple[str, int], str] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():

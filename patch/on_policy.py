@@ -1,8 +1,8 @@
-"""On-policy thought patch: the expert's action, reasoned for by the policy itself (UI-S1 section 3.2).
+"""On-policy thought patch: the expert's action with a thought that the policy itself writes (UI-S1 section 3.2).
 
 The policy is asked in a second conversation: its own history, a thought-writing system prompt with the goal, and the
-expert's action as a hint at the current screen. Asked only at mismatches; the released code asks at every step and pays
-for it with twice the generation (method audit, B32). The answer is never trained on.
+expert's action as a hint at the current screen. It is asked only at mismatches; the released code asks at every step, which
+doubles generation (method audit, B32). The answer is never trained on.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 
-from agent.codec import action_to_json
-from agent.dialogue import transform
-from agent.types import Episode, Message, Patch, Prompt, Repair, Turn
+from guiderail.agent.codec import action_to_json
+from guiderail.agent.dialogue import transform
+from guiderail.agent.types import Episode, Message, Patch, Prompt, Repair, Turn
 
 
 def on_policy(integrate: Callable[[str], str]) -> Patch:
-    """integrate(goal): the system prompt of the second conversation."""
+    """integrate(goal): the system prompt of the second conversation, see `Dialect.integrate`."""
 
     def repair(episode: Episode, turn: Turn) -> Repair:
         action = episode.steps[turn.index].action

@@ -1,29 +1,44 @@
-"""One YAML per run: sections model, data, method, rollout, training. Unknown keys are errors that suggest the nearest known one.
+"""One YAML per run: sections model, data, method, rollout, update, training, with every default.
 
-`training` goes to TRL's GRPOConfig (SFTConfig for stage one) untouched; everything the method itself needs is in `method`.
+Unknown keys are errors that suggest the nearest known one. `training` goes to TRL's GRPOConfig (SFTConfig for stage one)
+over RL_DEFAULTS; everything the method itself needs is in `method`.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from agent.dialects import DIALECTS
-from agent.dialogue import Window
-from agent.errors import SetupError
-from agent.policy import Tricks
-from envs.match import RULES
-from patch.base import PATCHES
-from rl.advantage import EpisodeMode
-from rl.credit import CreditRules
-from rl.returns import ReturnMode
-from rl.reward import REWARDS
-from rl.select import SpreadOf
+from guiderail.agent.dialects import DIALECTS
+from guiderail.agent.dialogue import Window
+from guiderail.agent.errors import SetupError
+from guiderail.agent.policy import Attention, Sharing
+from guiderail.agent.registry import Registry, nearest, origins
+from guiderail.envs.recordings.match import ALL_RULES
+from guiderail.patch.base import PATCHES
+from guiderail.rl.credit.named import CREDITS, LIVE_CREDITS, REWARDS
+from guiderail.rl.credit.uis1 import CreditRules, EpisodeMode, ReturnMode, SpreadOf
+
+RL_DEFAULTS: dict[str, Any] = {
+    "learning_rate": 1e-6,
+    "lr_scheduler_type": "constant",
+    "weight_decay": 0.01,
+    "loss_type": "dapo",
+    "beta": 1e-4,
+    "epsilon": 0.2,
+    "use_bias_correction_kl": False,  # plain k3, paper eq. 13; true multiplies it by the ratio
+    "temperature": 1.0,
+    "gradient_accumulation_steps": 4,
+    "num_iterations": 1,
+    "seed": 0,
+}
+"""Keys of `training` where a config is silent, in offline and semi-online RL."""
 
 
 class Section(BaseModel):
@@ -44,6 +59,10 @@ class Model(Section):
 
     images: screenshots a prompt shows, the current one included; window: how old ones leave (agent/dialogue.py). max_prompt_tokens: checked before training starts.
     min_pixels, max_pixels: bounds of the resized picture; None takes the image processor's own.
+
+    attention: of updates (agent/local/attention.py). sdpa and eager take dense masks. varlen takes none: on a GPU torch's
+    varlen kernel, on a CPU piece by piece; flex, on GPUs alone, is FlexAttention. Losses and gradients are the same up to
+    rounding. auto is varlen for micro-batches with a row of 2,048 tokens or more, sdpa for the others.
     """
 
     path: str
@@ -58,15 +77,17 @@ class Model(Section):
     max_prompt_tokens: int = 12288
     max_new_tokens: int = 512
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    attention: Attention = "auto"
 
     @field_validator("dialect")
     @classmethod
     def _dialect(cls, value: str) -> str:
-        return one_of(value, DIALECTS, "dialect")
+        return known(value, DIALECTS)
 
 
 class Data(Section):
-    """train: standard JSONL or its folder. swipes: how it stores vertical swipes. limit: only the first so many."""
+    """train: standard JSONL or its folder, parquet files or their folder, or OWNER/NAME of a data set on the Hub. swipes: how
+    it stores vertical swipes. limit: take only the first `limit` episodes."""
 
     train: str
     swipes: Literal["detect", "finger", "inverted"] = "detect"
@@ -75,24 +96,124 @@ class Data(Section):
 
 
 class Difficulty(Section):
-    """Pass over groups whose likelihood-based expected return lies outside [low, high], before sampling them. rounds: how
-    often units are drawn for the groups a try lacks."""
+    """Before sampling, pass over units whose expected return, by likelihood, lies outside [low, high]. rounds: how often
+    units are drawn to replace those."""
 
     low: float = Field(default=0.02, ge=0, le=1)
     high: float = Field(default=0.98, ge=0, le=1)
     rounds: int = Field(default=8, ge=1)
 
 
+class World(Section):
+    """The live world of online RL. name: one of `rl.rollout.worlds.OURS`, an installed world, or path/to/file.py:NAME. options:
+    which tasks, as the world's own class names them (Pocket: n, seed, split, style, size, device).
+
+    retries: new tries of an attempt whose machine failed; then its group goes on without it. start_timeout, step_timeout,
+    check_timeout, attempt_timeout: seconds, see `envs.live.attempts.Patience`. workers: processes that hold the world, per
+    training process; 0: it is in the training process. spares: further workers, started and idle, that take the place of one
+    that dies. recycle: attempts after which a worker is replaced.
+    """
+
+    name: str = "pocket"
+    options: dict[str, Any] = {}
+    retries: int = Field(default=2, ge=0)
+    start_timeout: float | None = Field(default=None, gt=0)
+    step_timeout: float = Field(default=120.0, gt=0)
+    check_timeout: float | None = Field(default=None, gt=0)
+    attempt_timeout: float = Field(default=3600.0, gt=0)
+    workers: int = Field(default=0, ge=0)
+    spares: int = Field(default=0, ge=0)
+    recycle: int | None = Field(default=None, ge=1)
+
+
+class Fork(Section):
+    """Groups that begin at one live state and history in the middle of an attempt of the agent's own; the world must restore
+    states (Pocket does).
+
+    at: which turn of that attempt, "any" drawn evenly or "late" drawn evenly from its second half. continuations: attempts
+    that value one answer; more than 1 train the answer alone. train: "branch" all turns from there on, or "answer" the first
+    of them. most: turns of a branch, judged by the expert and not by the end; for the credit ui-s1.
+    """
+
+    at: Literal["any", "late"] = "any"
+    continuations: int = Field(default=1, ge=1)
+    train: Literal["branch", "answer"] = "branch"
+    most: int | None = Field(default=None, ge=1)
+
+
+class Online(Section):
+    """The parts of online RL, each of which is off unless its key is set.
+
+    fork: see `Fork`. expert: each turn is judged against what the task's expert would do in its state, for the credit ui-s1.
+    shown: the weight with which that expert's own answer is trained on at each turn, besides the agent's (rl/rollout/shown.py).
+    bands, cooling: which tasks are drawn (rl/rollout/curriculum.py). replay: own successes kept per task for groups without any
+    (rl/rollout/successes.py). importance_cap: turns that an earlier policy, or vLLM, sampled weigh min(ratio, cap). ahead: 1
+    samples the next generation while this one is trained on (rl/train/ahead.py).
+    """
+
+    fork: Fork | None = None
+    expert: bool = False
+    shown: float = Field(default=0.0, ge=0)
+    bands: bool = False
+    cooling: bool = False
+    replay: int = Field(default=0, ge=0)
+    importance_cap: float = Field(default=2.0, ge=1)
+    ahead: int = Field(default=0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _asked(self) -> Online:
+        if self.shown and not self.expert:
+            raise ValueError("shown needs expert=true, which asks the task's expert at each turn")
+        return self
+
+
+class Hindsight(Section):
+    """Gated hindsight distillation (arXiv 2608.06065; rl/train/hindsight.py). The policy, shown what the recording holds of
+    what came next, teaches itself without it. In SFT the section adds every step with the teacher's prompt, for models that
+    cannot read such a prompt yet.
+
+    weight: of the term beside the policy's loss. beta, top: of its divergence and of the teacher's tokens
+    (rl/train/divergence.py). Which turns are taught: mismatches, those that disagree with the expert; below, those whose
+    return is lower (null: any); recovers, those at which the teacher's most likely answer agrees with the expert under
+    `method.rules`. What the teacher sees: screen, the next screenshot; thoughts, the expert's thought of this step, from
+    `method.thought_store` or else the recording.
+    """
+
+    weight: float = Field(default=0.1, ge=0)
+    beta: float = Field(default=0.5, ge=0, le=1)
+    top: int = Field(default=100, ge=1)
+    mismatches: bool = True
+    below: float | None = 1.45
+    recovers: bool = True
+    screen: bool = True
+    thoughts: bool = False
+
+    @model_validator(mode="after")
+    def _something_to_see(self) -> Hindsight:
+        if not (self.screen or self.thoughts):
+            raise ValueError("the teacher would see no more than the policy; set screen or thoughts to true")
+        return self
+
+
 class Method(Section):
     """What semi-online RL is made of; defaults are the paper's (method 5.7, 7).
 
-    expert_thoughts: whether the experts' history, and SFT's targets, hold the recordings' thoughts; the paper's offline RL
-    has none. max_turns: RL also ends after the update by which so many turns were sampled on all processes, dropped groups
-    included.
+    credit: how a group of rollouts becomes samples (rl/credit); it reads the rules from `reward` to `scale`, `eta` and
+    `spread_of`. expert_thoughts: whether the experts' history, and SFT's targets, hold the recorded thoughts; the paper's
+    offline RL has none. hindsight: off unless given. shown: the weight with which the expert's turn, where it has
+    a thought, is trained on in the agent's own history (rl/rollout/shown.py). thought_store, answers: files for the patches off-policy and person. max_turns: RL also ends after
+    the update by which max_turns turns were sampled, counted on all processes and with dropped groups. shortest_path,
+    refusal, repetition, invalid: what an attempt's reward also depends on, in online RL (rl/credit/shaping.py). mix: the
+    share of an update's groups that online RL takes along recordings.
+
+    algorithm distill: semi-online walks, or live attempts where there is a section `world`, without an advantage of their own
+    and without a filter: what is learned comes from the section `teacher`. patch_budget falling: as many repairs as the longest
+    recording has room for in the first generation, none in the last, and evenly fewer in between.
     """
 
-    algorithm: Literal["sft", "offline", "semi-online"] = "semi-online"
+    algorithm: Literal["sft", "offline", "semi-online", "online", "distill"] = "semi-online"
     rules: str = "guiderail"
+    credit: str = "ui-s1"
     reward: str = "paper"
     gamma: float = Field(default=0.5, ge=0, le=1)
     returns: ReturnMode = "paper"
@@ -100,103 +221,321 @@ class Method(Section):
     episode_weight: float = 1.0
     step_weight: float = 1.0
     scale: bool = True
+    mix: float = Field(default=0.0, ge=0, lt=1)
+    shortest_path: float = Field(default=0.0, ge=0, le=1)
+    refusal: float = Field(default=0.0, ge=0, lt=1)
+    repetition: float = Field(default=0.0, ge=0)
+    invalid: float = Field(default=0.0, ge=0)
     groups: int = Field(default=32, ge=1)
     rollouts: int = Field(default=8, ge=1)
     eta: float = Field(default=0.3, ge=0)
     spread_of: SpreadOf = "first_return"
     tries: int = Field(default=4, ge=1)
     difficulty: Difficulty | None = None
+    hindsight: Hindsight | None = None
+    shown: float = Field(default=0.0, ge=0)
     patch: str = "thought-free"
-    patch_budget: int | Literal["unlimited"] = 1
+    patch_budget: int | Literal["unlimited", "falling"] = 1
     thought_store: str | None = None
+    answers: str | None = None
     expert_thoughts: bool = True
     temperature: float = Field(default=1.0, gt=0)
     max_rows: int = Field(default=64, ge=1)
     max_turns: int | None = Field(default=None, ge=1)
     width: int = Field(default=64, ge=1)
 
-    @field_validator("rules", "reward", "patch")
+    @model_validator(mode="before")
+    @classmethod
+    def _credit_of_attempts(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("algorithm") == "online":
+            return {"credit": "outcome", **values}
+        if isinstance(values, dict) and values.get("algorithm") == "distill":
+            return {"episode_weight": 0.0, "step_weight": 0.0, "spread_of": "none", "rollouts": 2, **values}
+        return values
+
+    @field_validator("rules", "credit", "reward", "patch")
     @classmethod
     def _named(cls, value: str, info: Any) -> str:
-        known: dict[str, Iterable[str]] = {"rules": RULES, "reward": REWARDS, "patch": PATCHES}
-        return one_of(value, known[info.field_name], info.field_name)
+        registries: dict[str, Registry[Any]] = {
+            "rules": ALL_RULES,
+            "credit": CREDITS,
+            "reward": REWARDS,
+            "patch": PATCHES,
+        }
+        live = info.data.get("algorithm") in ("online", "distill")
+        if info.field_name == "credit" and value in LIVE_CREDITS and not live:
+            raise ValueError(f"{value} needs live attempts, rollouts along recordings have no outcome; use ui-s1")
+        return known(value, registries[info.field_name])
 
     def credit_rules(self) -> CreditRules:
         return CreditRules(
-            reward=REWARDS[self.reward],
+            reward=REWARDS.find(self.reward),
             gamma=self.gamma,
             returns=self.returns,
             episode=self.episode_advantage,
             episode_weight=self.episode_weight,
             step_weight=self.step_weight,
             scale=self.scale,
+            eta=self.eta,
+            spread_of=self.spread_of,
+            shortest=self.shortest_path,
+            refusal=self.refusal,
+            repeat=self.repetition,
+            invalid=self.invalid,
         )
 
 
+class Teacher(Section):
+    """A larger model of the same tokenizer that scores what the student samples, where the student is (rl/distill/teacher.py).
+
+    path: its folder or hub id, a frozen copy in each process; or server, the address of one that reports the log-probabilities
+    of prompts (vLLM), and its `model` there. form: "divergence" compares whole distributions, over the teacher's `top` most
+    likely tokens (rl/train/divergence.py has beta); "advantage" makes log pi_T - log pi_S of each sampled token its advantage.
+    weight: of the teacher, beside the advantages of RL. recorded: the share of an update's turns that are the expert's own,
+    under the expert's history (1 - lambda of GKD).
+    """
+
+    path: str | None = None
+    server: str | None = None
+    model: str | None = None
+    form: Literal["divergence", "advantage"] = "divergence"
+    weight: float = Field(default=1.0, gt=0)
+    beta: float = Field(default=0.5, ge=0, le=1)
+    top: int = Field(default=64, ge=1)
+    recorded: float = Field(default=0.0, ge=0, lt=1)
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    deadline: float = Field(default=100.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_teacher(self) -> Teacher:
+        if (self.path is None) == (self.server is None):
+            raise ValueError("give teacher.path=FOLDER or teacher.server=ADDRESS, one of them")
+        if self.server is not None and self.model is None:
+            raise ValueError("teacher.model is missing; add to the command teacher.model=NAME, as the server lists it")
+        if self.recorded and self.form == "advantage":
+            raise ValueError("recorded turns were not sampled by the student; use teacher.form=divergence with them")
+        return self
+
+
 class Update(Section):
-    """What makes an update cheaper without changing it (rl/tree.py, agent/vision.py); each can be turned off."""
+    """What makes an update cheaper without changing it (rl/train/prefix.py, agent/local/vision.py); each can be turned off."""
 
     share_prefix: bool = True
     share_vision: bool = True
 
 
 class Rollout(Section):
-    """Where rollouts are sampled. engine: local (transformers, in this process, exact), vllm-server (`server`, weights over
-    `group_port`) or vllm-colocate (an engine in this process that takes the share `memory` of the GPU).
+    """Where rollouts are sampled. engine: local (transformers, in this process, exact), vllm-server (one server or several,
+    in an environment of their own) or vllm-colocate (an engine in this process that takes the share `memory` of the GPU).
 
-    timeout: seconds to wait for the server to come up. concurrency: requests under way at once, per process. tolerance:
-    largest mean difference of a probe token's log-probability between vLLM and the trainer after a weight sync; the default
-    leaves room for bf16, in float32 the two agree to 1e-6.
+    server: an address, or a list of them; a group stays on one of them. weights_folder: where weights lie for the servers
+    until they have loaded them, on storage that both see; by default in the run's folder.
+    timeout: seconds to wait for a server to come up. deadline: seconds for one answer, all tries together. concurrency:
+    requests under way at once, per process. tolerance: largest mean difference of a probe token's log-probability between
+    vLLM and the trainer after a weight sync; by default 0.001 where both compute in float32, 0.1 in bfloat16.
 
-    share_vision, share_prefill, drafts: what the local engine may share or foresee (agent.policy.Tricks); no answer changes
-    with them. features: a folder in which all processes of a host keep vision features, over runs too; by default the
-    environment's GUIDERAIL_FEATURES, which evaluation reads as well.
+    share_vision, share_prefill, drafts: what the local engine may share between rollouts and verify in advance
+    (agent.policy.Sharing); no answer changes with them. features: a folder in which all processes of a host keep vision features, over runs too; by default the
+    environment's GUIDERAIL_FEATURES, which evaluation reads as well. decoders: threads that decode screenshots before they are
+    needed, in rollouts and updates; 0 for none.
     """
 
     engine: Literal["local", "vllm-server", "vllm-colocate"] = "local"
-    server: str = "http://127.0.0.1:8000"
-    group_port: int = 51216
+    server: str | list[str] = "http://127.0.0.1:8000"
+    weights_folder: str | None = None
     timeout: float = Field(default=240.0, gt=0)
+    deadline: float = Field(default=100.0, gt=0)
     concurrency: int = Field(default=64, ge=1)
     memory: float = Field(default=0.3, gt=0, lt=1)
-    tolerance: float = Field(default=0.1, gt=0)
+    tolerance: float | None = Field(default=None, gt=0)
     share_vision: bool = True
     share_prefill: bool = True
     drafts: bool = True
     features: str | None = None
+    decoders: int = Field(default=2, ge=0, le=64)
 
-    def tricks(self) -> Tricks:
-        return Tricks(self.share_vision, self.share_prefill, self.drafts)
+    @property
+    def servers(self) -> list[str]:
+        """Their addresses; several may also stand in one string, with commas."""
+        given = self.server.split(",") if isinstance(self.server, str) else self.server
+        return [address.strip().rstrip("/") for address in given]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nccl(cls, values: Any) -> Any:
+        """Records of earlier releases name the port of a group for weights, which travel as files now."""
+        return {k: v for k, v in values.items() if k != "group_port"} if isinstance(values, dict) else values
+
+    @field_validator("server")
+    @classmethod
+    def _addresses(cls, value: Any) -> Any:
+        given = value.split(",") if isinstance(value, str) else value
+        if not given or any(not re.match(r"https?://[^/\s]+", address.strip()) for address in given):
+            raise ValueError(f"expected addresses such as http://127.0.0.1:8000, got {str(value)[:80]}")
+        return value
+
+    def sharing(self) -> Sharing:
+        return Sharing(self.share_vision, self.share_prefill, self.drafts)
 
 
 class Config(Section):
+    """data: of the recordings; live attempts without `method.mix` need none. world, online: of live attempts. teacher: beside
+    any RL; `method.algorithm` distill learns from it alone."""
+
     model: Model
-    data: Data
+    data: Data | None = None
+    world: World | None = None
     method: Method = Method()
+    teacher: Teacher | None = None
+    online: Online = Online()
     rollout: Rollout = Rollout()
     update: Update = Update()
     training: dict[str, Any] = {}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _credit_of_live_distillation(cls, values: Any) -> Any:
+        method = values.get("method") if isinstance(values, dict) else None
+        if isinstance(method, dict) and method.get("algorithm") == "distill" and values.get("world") is not None:
+            return {**values, "method": {"credit": "outcome", **method}}
+        return values
 
-def one_of(value: str, known: Iterable[str], what: str) -> str:
-    """value, if known; else a ValueError with the nearest known names."""
-    if value not in set(known):
-        raise ValueError(f"unknown {what} {value!r}{nearest(value, known)}")
-    return value
+    @model_validator(mode="after")
+    def _what_is_sampled(self) -> Config:
+        live = self.live
+        self._check_teacher()
+        if self.method.hindsight is not None and not (
+            self.method.algorithm in ("sft", "semi-online") or (live and self.method.mix)
+        ):
+            raise ValueError(
+                "method.hindsight needs turns along recordings: algorithm semi-online or sft, or mix above 0"
+            )
+        if self.method.shown and self.method.algorithm not in ("semi-online", "online"):
+            raise ValueError("method.shown is of semi-online RL; SFT and offline RL have method.expert_thoughts")
+        if self.data is None and not (live and self.method.mix == 0):
+            raise ValueError(_MISSING["data"])
+        if live and self.method.difficulty is not None:
+            raise ValueError("method.difficulty is of recordings; for live tasks use online.bands or online.cooling")
+        if self.method.mix and self.method.groups < 2:
+            raise ValueError("method.mix needs method.groups of 2 or more, one of each kind")
+        if self.world is None and live:
+            raise ValueError("world is missing; add to the command world.name=pocket, or another world")
+        if self.method.credit == "ui-s1-states" and not self.online.expert:
+            raise ValueError("method.credit=ui-s1-states needs online.expert=true, which judges each turn")
+        if self.online.ahead:
+            self._can_be_ahead()
+        return self
+
+    def _check_teacher(self) -> None:
+        method, given = self.method, self.teacher
+        if method.algorithm == "distill" and given is None:
+            raise ValueError(
+                "teacher is missing; add to the command teacher.path=FOLDER, a model of the same tokenizer"
+            )
+        if method.algorithm == "distill" and not self.live and method.credit in LIVE_CREDITS:
+            raise ValueError(f"method.credit: {method.credit} needs live attempts; add a world, or use ui-s1")
+        if given is not None and method.algorithm == "sft":
+            raise ValueError("teacher scores what the student samples, and SFT samples nothing; use algorithm distill")
+        if given is not None and method.hindsight is not None:
+            raise ValueError("method.hindsight and teacher are two teachers; give one of them")
+        if method.algorithm == "distill" and method.rollouts < 2:
+            raise ValueError("method.rollouts must be 2 or more: a group of one is dropped")
+        if given is not None and method.temperature != 1.0:
+            raise ValueError("a teacher scores what was sampled at temperature 1; remove method.temperature")
+        if given is not None and given.recorded and self.live and not method.mix:
+            raise ValueError(
+                "teacher.recorded needs walks along recordings; in a live world set method.mix above 0 as well"
+            )
+
+    @property
+    def live(self) -> bool:
+        """Whether the policy acts in a live world."""
+        return self.method.algorithm == "online" or (self.method.algorithm == "distill" and self.world is not None)
+
+    def _can_be_ahead(self) -> None:
+        if self.method.algorithm != "online":
+            raise ValueError("online.ahead is of method.algorithm online; remove it")
+        if self.world is None or not self.world.workers:
+            raise ValueError("online.ahead needs world.workers=1 or more: worlds in processes beside the training")
+        if self.rollout.engine != "local":
+            raise ValueError(f"online.ahead needs rollout.engine=local, got {self.rollout.engine}")
+        if self.teacher is not None or self.method.hindsight is not None:
+            raise ValueError("online.ahead trains on older turns, which no teacher scores; remove it, or the teacher")
+
+    @property
+    def recordings(self) -> Data:
+        """The section `data`, where there must be one. Raises SetupError."""
+        if self.data is None:
+            raise SetupError(_MISSING["data"])
+        return self.data
+
+    def parts(self) -> dict[str, tuple[Registry[Any], str]]:
+        """The key of every part that is asked for by name -> its kind and that name."""
+        return {
+            "model.dialect": (DIALECTS, self.model.dialect),
+            "method.rules": (ALL_RULES, self.method.rules),
+            "method.credit": (CREDITS, self.method.credit),
+            "method.reward": (REWARDS, self.method.reward),
+            "method.patch": (PATCHES, self.method.patch),
+        }
+
+    def origins(self) -> dict[str, dict[str, dict[str, str]]]:
+        """{"parts": ...} for the run record, see `agent.registry.origins`."""
+        return origins(*self.parts().values())
+
+    def rl_training(self) -> dict[str, Any]:
+        """`training` with its defaults, in offline and semi-online RL."""
+        return RL_DEFAULTS | self.training
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """ ", did you mean 'x'?" or the list of what is known."""
-    names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f", did you mean {close[0]!r}?" if close else f", expected one of {', '.join(names)}"
+@dataclass(frozen=True, slots=True)
+class Updates:
+    """How a generation becomes optimizer steps. Its samples are divided over `windows` steps of `micro` micro-batches each
+    (per process), and trained on `passes` times. by_tokens: the loss of a step is a mean over tokens, else over samples."""
+
+    micro: int
+    windows: int
+    passes: int
+    by_tokens: bool
+
+    @property
+    def per_generation(self) -> int:
+        return self.windows * self.passes
+
+
+def updates_of(training: Mapping[str, Any]) -> Updates:
+    """training: the section with its defaults, or the trainer's arguments as a mapping."""
+    micro = int(training["gradient_accumulation_steps"])
+    steps = int(training.get("steps_per_generation") or micro)
+    return Updates(micro, steps // micro, int(training["num_iterations"]), training["loss_type"] != "grpo")
+
+
+def known(name: str, registry: Registry[Any]) -> str:
+    """name, if a part may have it; else a ValueError. Nothing is loaded, so configs of others are safe to read."""
+    try:
+        registry.check(name)
+    except SetupError as error:
+        raise ValueError(str(error)) from None
+    return name
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read the YAML, apply `section.key=value` overrides (values are YAML), validate. Raises SetupError."""
+    """Read the YAML, apply `section.key=value` overrides (values are YAML), validate, load the parts it names. Raises
+    SetupError."""
     content = read_yaml(path, "config file", "the sections model, data, method, training")
     for override in overrides:
         _apply(content, override)
+    config = validated(content, path)
+    for key, (registry, name) in config.parts().items():
+        try:
+            registry.find(name)
+        except SetupError as error:
+            raise SetupError(f"{path}: {key}: {error}") from error
+    return config
+
+
+def validated(content: Any, path: Path) -> Config:
+    """The config in a file's content, with no part loaded. Raises SetupError."""
     try:
         return Config.model_validate(content)
     except ValidationError as error:
@@ -214,6 +553,15 @@ def read_yaml(path: Path, what: str, expected: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise SetupError(f"{path} holds no mapping, expected {expected}")
     return content
+
+
+def options_of(given: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE words as a mapping; values are YAML. Raises SetupError."""
+    content: dict[str, Any] = {"options": {}}
+    for word in given:
+        _apply(content, f"options.{word}")
+    options: dict[str, Any] = content["options"]
+    return options
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
@@ -241,7 +589,18 @@ _SECTIONS: dict[str, type[Section]] = {
     "lora": Lora,
     "rollout": Rollout,
     "difficulty": Difficulty,
+    "hindsight": Hindsight,
+    "teacher": Teacher,
     "update": Update,
+    "world": World,
+    "online": Online,
+    "fork": Fork,
+}
+
+
+_MISSING = {
+    "model": "model.path is missing; add to the command model.path=FOLDER (the model to start from) or a hub id",
+    "data": "data.train is missing; add to the command data.train=FOLDER (your recordings)",
 }
 
 
@@ -251,5 +610,7 @@ def _explain(problem: Any) -> str:
         section = _SECTIONS.get(place[-2], Config) if len(place) > 1 else Config
         return f"unknown key {'.'.join(place)}{nearest(place[-1], section.model_fields)}"
     if problem["type"] == "missing":
-        return f"{'.'.join(place)} is missing"
-    return f"{'.'.join(place)}: {problem['msg'].removeprefix('Value error, ')}, got {str(problem['input'])[:80]!r}"
+        return _MISSING.get(place[0], f"{'.'.join(place)} is missing")
+    if problem["type"] == "value_error":
+        return f"{'.'.join(place) + ': ' if place else ''}{problem['msg'].removeprefix('Value error, ')}"
+    return f"{'.'.join(place)}: {problem['msg']}, got {str(problem['input'])[:80]!r}"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.dialects import BRIEF, GUIDERAIL
-from agent.dialogue import Dialogue
-from agent.screen import Vision
-from agent.types import Box, Click, Episode, Point, Screenshot, Step, Swipe, TargetBox, Terminate, Type
+from guiderail.agent.dialects import BRIEF, GUIDERAIL
+from guiderail.agent.dialogue import Dialogue
+from guiderail.agent.screen import Vision
+from guiderail.agent.types import Box, Click, Episode, Point, Screenshot, Step, Swipe, TargetBox, Terminate, Type
 
 REAL_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 

@@ -9,14 +9,13 @@ import pickle
 
 import pytest
 
-from agent.dialects import BRIEF
-from agent.dialogue import Dialogue
-from agent.errors import EnvCrashed
-from agent.scripted import ORIGINAL_SIZE
-from agent.types import (
+from guiderail.agent.dialects import BRIEF
+from guiderail.agent.dialogue import Dialogue
+from guiderail.agent.errors import EnvCrashed
+from guiderail.agent.scripted import ORIGINAL_SIZE, answer
+from guiderail.agent.types import (
     Answer,
     Click,
-    Completion,
     Key,
     LongPress,
     Open,
@@ -27,8 +26,8 @@ from agent.types import (
     Type,
     Wait,
 )
-from envs.attempts import SelfEnding, attempt
-from rl.live import attempt_row, play
+from guiderail.envs.live.attempts import SelfEnding, attempt, by_expert
+from guiderail.rl.runs.rows import rollout_row, success
 
 HOSTILE = '"; reboot; $(id) ` \n && | > /sdcard/x \ue006 \x03'
 MIDDLE = Point(0.5, 0.5)
@@ -127,23 +126,18 @@ class TaskContract:
     def always(self, task, talk, action):
         """An attempt by an agent that knows one action."""
         going = attempt(task, dialogue=talk)
-        try:
-            prompt = next(going)
-            while True:
-                prompt = going.send(Completion(talk.say("as always", action, prompt.screen.screenshot)))
-        except StopIteration as stop:
-            return stop.value
+        return answer(going, lambda prompt: talk.say("as always", action, prompt.screen.screenshot))
 
     def test_the_expert_finishes(self, task, talk):
-        made = play(task, talk)
-        assert (made.ending, made.success) == ("finished", True), made.reason
-        assert made.task == task.id
+        made = by_expert(task, dialogue=talk)
+        assert (made.ended, made.outcome.success) == ("finished", True), made.reason
+        assert made.unit == task.id
         assert made.goal
         assert 1 < len(made.turns) <= task.max_steps
 
     def test_a_started_task_is_not_done_and_starts_alike(self, task):
         first = task.start().screenshot()
-        assert task.success() is False
+        assert task.check().success is False
         assert task.goal
         if isinstance(task, SelfEnding):
             assert task.over() is False
@@ -155,15 +149,15 @@ class TaskContract:
 
     def test_who_only_says_done_has_not_succeeded(self, task, talk):
         made = self.always(task, talk, Terminate("success"))
-        assert (made.ending, made.success) == ("finished", False)
+        assert (made.ended, made.outcome.success) == ("finished", False)
 
     def test_who_gives_up_is_scored_as_failed(self, task, talk):
         made = self.always(task, talk, Terminate("failure"))
-        assert (made.ending, made.success) == ("gave_up", False)
+        assert (made.ended, made.outcome.success) == ("gave_up", False)
 
     def test_who_only_waits_runs_out_of_steps(self, task, talk):
         made = self.always(task, talk, Wait(0.0))
-        assert (made.ending, made.success) == ("out_of_steps", False)
+        assert (made.ended, made.outcome.success) == ("out_of_steps", False)
         assert len(made.turns) == task.max_steps
 
     def test_a_broken_machine_is_not_a_wrong_answer(self, task, talk):
@@ -172,8 +166,8 @@ class TaskContract:
         with pytest.raises(StopIteration) as stop:
             going.throw(EnvCrashed("the machine stopped"))
         made = stop.value.value
-        assert (made.ending, made.success, made.reason) == ("crashed", None, "the machine stopped")
-        assert attempt_row(made)["success"] is None
+        assert (made.ended, made.outcome, made.reason) == ("crashed", None, "the machine stopped")
+        assert success(rollout_row(made)) is None
 
     def test_hostile_text_changes_a_text_field_and_nothing_else(self, types):
         device = types.start()
@@ -189,7 +183,7 @@ class TaskContract:
             after = device.elements()
             assert [e for e in before if e.kind != "field"] == [e for e in after if e.kind != "field"]
             assert any("reboot" in e.text for e in after if e.kind == "field")
-            assert types.success() is False
+            assert types.check().success is False
         finally:
             types.close()
 
@@ -206,10 +200,10 @@ class WorldContract:
         assert [*listed] == [*world.listed()]
         assert len({name for name, _ in listed}) == len(listed)
 
-    def test_a_site_hands_out_what_is_listed(self, world):
-        site = world.open(0)
+    def test_a_session_hands_out_what_is_listed(self, world):
+        session = world.open(0)
         try:
             for name, _ in world.listed()[:3]:
-                assert site.task(name).id == name
+                assert session.task(name).id == name
         finally:
-            site.close()
+            session.close()

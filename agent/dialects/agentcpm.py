@@ -2,11 +2,11 @@
 
     {"thought":"The heart is at the top.","POINT":[729,69]}
 
-POINT counts thousandths of the screen. POINT alone is a click; with `duration` over 200 (milliseconds) a long press; with
-`to` a swipe, whose direction word names the finger's motion, or whose point is its end. `duration` alone is a pause. STATUS
-may stand next to an action and decides when it ends the task. There is no word for opening an app, so 607 of
-AndroidControl's 1,543 test tasks cannot be done in this dialect: that is the model's own vocabulary, not a lost action
-(method audit, B19). One screenshot and no history, as the model was trained.
+POINT is in thousandths of the screen. POINT alone is a click; with `duration` over 200 (milliseconds) a long press; with
+`to` a swipe, where `to` is the direction of the finger or the end point. `duration` alone is a pause. STATUS may stand
+beside an action; an ending STATUS ends the task. The dialect cannot express opening an app, so 607 of AndroidControl's 1,543
+test tasks cannot be done in it: that is the model's own vocabulary, not an omission here (method audit, B19). One screenshot
+and no history, as in the model's training.
 """
 
 from __future__ import annotations
@@ -15,11 +15,23 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from agent.codec import Reply, action_from_json, show
-from agent.dialects.base import THOUSAND, Composed, Dialect, bounded, finger, integrate, reply, unsayable
-from agent.errors import UnreadableAction
-from agent.screen import ScreenTransform
-from agent.types import Action, Click, Direction, LongPress, Picture, Point, Swipe, SystemButton, Terminate, Type, Wait
+from guiderail.agent.codec import Reply, action_from_json, show
+from guiderail.agent.dialects.base import THOUSAND, Composed, Dialect, bounded, finger, integrate, reply, unsayable
+from guiderail.agent.errors import UnreadableAction
+from guiderail.agent.screen import ScreenTransform
+from guiderail.agent.types import (
+    Action,
+    Click,
+    Direction,
+    LongPress,
+    Picture,
+    Point,
+    Swipe,
+    SystemButton,
+    Terminate,
+    Type,
+    Wait,
+)
 
 CANNOT = frozenset({"open", "answer", "key", "system_button Menu"})
 TAP_MS = 200  # the schema's default duration; a longer one makes a touch a long press
@@ -65,7 +77,7 @@ def _content(action: Action) -> dict[str, Any]:
 
 
 def _read(text: str, _: ScreenTransform) -> Reply:
-    """The first JSON object of the turn. Nothing readable is never a pause: pauses are said with `duration`."""
+    """The first JSON object of the turn. An unreadable turn is not taken for a pause, which needs `duration`."""
     start = bounded(text).find("{")
     if start < 0:
         raise UnreadableAction("no JSON object")
@@ -113,7 +125,7 @@ def _touch(content: dict[str, Any]) -> Action:
 
 
 def _seconds(content: dict[str, Any]) -> Any:
-    """`duration` in seconds; what is no number stays as it is, for the check to complain about."""
+    """`duration` in seconds; a value that is not a number stays as it is and is refused later."""
     duration = content.get("duration", TAP_MS)
     if isinstance(duration, bool) or not isinstance(duration, int | float) or not -1e12 < duration < 1e12:
         return duration

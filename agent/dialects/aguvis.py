@@ -4,9 +4,9 @@
     Action: Click the profile.
     pyautogui.click(x=0.91, y=0.07)
 
-The call is data, never run. scroll(page=...) turns a wheel, as pyautogui defines it: positive looks further up (finger
-down), negative further down; hscroll positive looks further right (finger left). mobile.swipe(from_coord, to_coord) is
-finger motion and is how a swipe is said. One screenshot; the earlier steps are lines of text, here the own action lines.
+The call is parsed, never run. scroll(page=...) turns a wheel, as pyautogui defines it: positive moves the view up (finger
+down), negative moves it down; hscroll positive moves it right (finger left). mobile.swipe(from_coord, to_coord) is finger
+motion; swipes are written this way. One screenshot; the earlier steps are lines of text, here the turns' own action lines.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from agent.codec import Reply, action_from_json
-from agent.dialects.base import (
+from guiderail.agent.codec import Reply, action_from_json
+from guiderail.agent.dialects.base import (
     Composed,
     Dialect,
     action_line,
@@ -28,10 +28,22 @@ from agent.dialects.base import (
     unsayable,
     view,
 )
-from agent.dialects.calls import Call, numbers, point, quote, read_call
-from agent.errors import UnreadableAction
-from agent.screen import ScreenTransform
-from agent.types import Action, Click, LongPress, Open, Picture, Point, Swipe, SystemButton, Terminate, Type, Wait
+from guiderail.agent.dialects.calls import Call, numbers, point, quote, read_call
+from guiderail.agent.errors import UnreadableAction
+from guiderail.agent.screen import ScreenTransform
+from guiderail.agent.types import (
+    Action,
+    Click,
+    LongPress,
+    Open,
+    Picture,
+    Point,
+    Swipe,
+    SystemButton,
+    Terminate,
+    Type,
+    Wait,
+)
 
 UNIT = ScreenTransform(1, 1)
 CANNOT = frozenset({"answer", "key", "system_button Menu"})
@@ -89,7 +101,7 @@ def _pair(place: Point) -> str:
 
 
 def _read(text: str, _: ScreenTransform) -> Reply:
-    """The last line that starts a known call; what stands before it is the thought."""
+    """The call in the last line that starts a known call; the text before it is the thought."""
     at = -1
     for found in _CALL.finditer(bounded(text)):
         at = found.end()
@@ -99,7 +111,7 @@ def _read(text: str, _: ScreenTransform) -> Reply:
 
 
 def _thought(before: str) -> str | None:
-    """The text after "Thought:" up to the action line, without the recipient words that decoding leaves at both ends."""
+    """The text after "Thought:" up to the action line, without the recipient names that decoding leaves at both ends."""
     head = before.strip().removeprefix("all\n")
     head = re.sub(r"(?:^|\n)assistant\s?os$", "", head)
     at = action_line(head)

@@ -1,4 +1,4 @@
-"""What a dialect is, and the few things all families share."""
+"""A dialect: how one model family is prompted and read. And the parts that several families share."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from agent import codec
-from agent.codec import Reply
-from agent.errors import SetupError, UnreadableAction
-from agent.screen import ScreenTransform
-from agent.types import Action, Direction, Picture, Point, Swipe, SystemButton, Terminate
+from guiderail.agent import codec
+from guiderail.agent.codec import Reply
+from guiderail.agent.errors import SetupError, UnreadableAction
+from guiderail.agent.screen import ScreenTransform
+from guiderail.agent.types import Action, Direction, Picture, Point, Swipe, SystemButton, Terminate
 
 THOUSAND = ScreenTransform(1000, 1000)
 MAX_TURN = 50_000  # characters; a turn of 512 tokens has about 2,000
@@ -19,30 +19,31 @@ Space = Literal["picture", "original", "thousand", "unit"]
 Composed = tuple[str | Picture, ...]
 
 
-def as_it_was(turn: str) -> str:
+def unchanged(turn: str) -> str:
+    """A turn of the history as it is."""
     return turn
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """A prompt and its parser.
+    """How one model family is prompted and read.
 
-    system: the system prompt ("" for none); WIDTHxHEIGHT in it becomes the size of the picture shown. first(goal): text
-    of the first user turn. later: text of every later user turn. say(thought, action, screen): a turn as text; raises
-    SetupError for an action in `cannot`. read(text, screen): the inverse; raises UnreadableAction only, and may understand
-    more than `say` says. integrate: system prompt of the on-policy patch, which asks the policy to put the expert's action
-    into its own words.
+    system: the system prompt, "" for none; WIDTHxHEIGHT in it becomes the size of the picture shown. first(goal): text of
+    the first user turn. later: text of every later user turn. say(thought, action, screen): a turn as text; raises
+    SetupError for an action in `cannot`. read(text, screen): the inverse; raises UnreadableAction only, and may accept more
+    forms than `say` writes. integrate(goal): system prompt of the on-policy patch, which asks the policy to write the
+    reasoning for the expert's action.
 
-    remember: an own (or repaired) turn as the history shows it. compose: for families that keep the history as text
-    inside one user turn: (goal, remembered turns, current picture) -> that turn's parts. goal_apart: the first user text
-    is a message of its own and pictures follow in theirs. pictures_first: all pictures shown open the first user turn, so
-    every walk through a step has the same prompt up to its own words, and pictures and goal are computed once for all.
+    remember: a turn of the rollout as the history shows it. compose: for families that keep the history as text inside one
+    user turn: (goal, remembered turns, current picture) -> that turn's parts. goal_apart: the first user text is a message
+    of its own, and each picture follows in its own message. pictures_first: the first user turn begins with all pictures, so
+    that the rollouts of a step have the same prompt up to their own turns, and pictures and goal are computed once.
 
-    space: what coordinates count: pixels of the "picture" shown, pixels of the "original" screenshot, "thousand"ths or
-    fractions ("unit") of the screen. swipe: the way a swipe is said: its two "points", or one direction word that names
-    where the "finger" or the "view" goes (they are opposite). images: screenshots a prompt shows, the current one
-    included. cannot: what there is no word for: names of actions, or "system_button Menu" and the like. forgets: arguments
-    that are lost on the way, as "wait.seconds" or "swipe.points"; they read back as defaults.
+    space: the unit of coordinates: pixels of the "picture" shown, pixels of the "original" screenshot, "thousand"ths or
+    fractions ("unit") of the screen. swipe: how a swipe is written: its two "points", or one word for the direction in which
+    the "finger" or the "view" moves (these are opposite). images: how many screenshots a prompt shows, the current one
+    included. cannot: actions that the family cannot express, as names or as "system_button Menu". forgets: arguments that
+    the text does not hold, such as "wait.seconds" or "swipe.points"; they are read back as defaults.
     """
 
     name: str
@@ -52,7 +53,7 @@ class Dialect:
     integrate: Callable[[str], str]
     say: Callable[[str | None, Action, ScreenTransform], str] = codec.say
     read: Callable[[str, ScreenTransform], Reply] = codec.read
-    remember: Callable[[str], str] = as_it_was
+    remember: Callable[[str], str] = unchanged
     compose: Callable[[str, Sequence[str], Picture], Composed] | None = None
     goal_apart: bool = False
     pictures_first: bool = False
@@ -63,13 +64,14 @@ class Dialect:
     forgets: frozenset[str] = frozenset()
 
     def says(self, action: Action) -> bool:
-        """Whether there is a word for this action."""
+        """Whether the dialect can express this action."""
         return not self.cannot & {action.name, _kind(action)}
 
 
 def unsayable(dialect: str, action: Action) -> SetupError:
+    """The error for an action in `Dialect.cannot`."""
     return SetupError(
-        f"the dialect {dialect} has no word for {_kind(action)}; choose another one with --dialect, or leave such steps out"
+        f"the dialect {dialect} cannot express {_kind(action)}; choose another one with --dialect, or leave such steps out"
     )
 
 
@@ -81,7 +83,7 @@ def _kind(action: Action) -> str:
 
 
 def describe(action: Action) -> str:
-    """The action in plain words without coordinates, for histories that are kept in words."""
+    """The action in plain words without coordinates, for histories in words."""
     match action:
         case Swipe():
             return f"swipe {action.direction}"
@@ -92,7 +94,7 @@ def describe(action: Action) -> str:
 
 
 def reply(thought: str | None, action: Callable[[], Action]) -> Reply:
-    """The thought with the action; where that raises UnreadableAction, the error keeps the thought."""
+    """The thought with the action. Where the action raises UnreadableAction, the error carries the thought."""
     try:
         return Reply(thought, action())
     except UnreadableAction as error:
@@ -101,7 +103,7 @@ def reply(thought: str | None, action: Callable[[], Action]) -> Reply:
 
 
 def bounded(text: str) -> str:
-    """The turn itself. Raises UnreadableAction for one too long to be a turn."""
+    """The text unchanged. Raises UnreadableAction where it is longer than MAX_TURN characters."""
     if len(text) > MAX_TURN:
         raise UnreadableAction(f"the turn has {len(text)} characters, expected at most {MAX_TURN}")
     return text
@@ -117,7 +119,7 @@ _AGAINST: dict[Direction, Direction] = {"up": "down", "down": "up", "left": "rig
 
 
 def finger(word: object) -> Swipe:
-    """The swipe about the centre whose finger moves towards `word`. Raises UnreadableAction."""
+    """A swipe about the centre with the finger moving in the direction `word`. Raises UnreadableAction."""
     known = word.strip().lower() if isinstance(word, str) else ""
     for direction, (start, end) in _ENDS.items():
         if known == direction:
@@ -126,21 +128,23 @@ def finger(word: object) -> Swipe:
 
 
 def view(word: object) -> Swipe:
-    """The swipe that makes the view go towards `word`: the finger moves against it."""
+    """A swipe that moves the view in the direction `word`: the finger moves the opposite way. Raises UnreadableAction."""
     towards = finger(word)
     return Swipe(towards.end, towards.start)
 
 
 def view_word(swipe: Swipe) -> Direction:
+    """The direction in which the swipe moves the view."""
     return _AGAINST[swipe.direction]
 
 
 def action_line(text: str) -> int:
-    """Where the last line that starts with "Action:" begins, -1 when there is none."""
+    """Index of the last line that starts with "Action:", -1 when there is none."""
     return text.rfind("\nAction:") + 1 or (0 if text.startswith("Action:") else -1)
 
 
 def one_line(text: str) -> str:
+    """The text with each run of white space as one blank."""
     return " ".join(text.split())
 
 
@@ -150,6 +154,7 @@ def numbered(turns: Sequence[str], separator: str = "\n") -> str:
 
 
 def integrate(goal: str) -> str:
+    """The default system prompt of the on-policy patch, see `Dialect.integrate`."""
     return f"""You write the reasoning of a phone agent. The user's goal: {goal}
 Each turn shows a screen and, at the last one, a hint with the next action. Write one coherent passage in English that
 starts from the goal, uses what was done and seen so far, and arrives at that action as the agent's own decision.

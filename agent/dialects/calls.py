@@ -1,4 +1,4 @@
-"""Reading function calls that a model wrote, such as `click(start_box='(12,34)')` or `pyautogui.write(message='hi')`.
+"""Reads function calls that a model wrote, such as `click(start_box='(12,34)')` or `pyautogui.write(message='hi')`.
 
 The text is never run and never parsed as Python: models forget to escape, and an apostrophe or a parenthesis inside an
 argument must not lose the action (method audit, B22). Every pattern here reads its input in linear time.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from agent.errors import UnreadableAction
+from guiderail.agent.errors import UnreadableAction
 
 _HEAD = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_.]{0,60})\s*\(")
 _WORD = re.compile(r"\s*([A-Za-z_]\w{0,30})\s*=\s*+")
@@ -24,7 +24,7 @@ _PLAIN_OF = {"n": "\n", "t": "\t", "r": "\r", "'": "'", '"': '"', "\\": "\\"}
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """name: dotted. args: values as text, quotes and escapes resolved."""
+    """A function call. name: dotted. args: values as text, quotes and escapes resolved."""
 
     name: str
     args: dict[str, str]
@@ -33,8 +33,8 @@ class Call:
 def read_call(text: str, free: tuple[str, ...] = ()) -> Call:
     """The call at the start of `text`, which ends at its last closing parenthesis.
 
-    free: arguments that hold free text. Where the arguments are not well formed and the first one is free, everything
-    between its opening quote and the last closing one is its value. Raises UnreadableAction.
+    free: names of arguments with free text. Where the arguments are not well formed and the first one is free, its value is
+    everything between its opening quote and the last closing one. Raises UnreadableAction.
     """
     head = _HEAD.match(text)
     if head is None:
@@ -52,7 +52,7 @@ def read_call(text: str, free: tuple[str, ...] = ()) -> Call:
 
 
 def _arguments(body: str) -> dict[str, str] | None:
-    """Comma-separated key=value; None when that is not what stands there."""
+    """Comma-separated key=value; None when the text is not of this form."""
     args: dict[str, str] = {}
     at = 0
     while at < len(body):
@@ -85,20 +85,21 @@ def unescape(text: str) -> str:
 
 
 def quote(text: str) -> str:
-    """The inverse, in single quotes and on one line."""
+    """The inverse of `unescape`, in single quotes and on one line."""
     for plain, written in (("\\", "\\\\"), ("'", "\\'"), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t")):
         text = text.replace(plain, written)
     return f"'{text}'"
 
 
 def numbers(text: str) -> list[float]:
-    """The numbers of a point or box, whatever brackets or tokens surround them; empty when something else is there."""
+    """The numbers of a point or box without the brackets or tokens around them; empty when there is anything else."""
     words = _AROUND.sub(" ", text[:400]).split()
     return [float(word) for word in words] if all(_NUMBER.fullmatch(word) for word in words) else []
 
 
 def point(text: str | None, what: str) -> list[float]:
-    """[x, y] of an argument; a box [x1, y1, x2, y2] stands for its centre. Raises UnreadableAction."""
+    """[x, y] of an argument; of a box [x1, y1, x2, y2], its centre. what: its name for the message. Raises
+    UnreadableAction."""
     found = numbers(text or "")
     if len(found) == 4:
         return [(found[0] + found[2]) / 2, (found[1] + found[3]) / 2]

@@ -4,10 +4,10 @@
     {"name": "mobile_use", "arguments": {"action": "click", "coordinate": [546, 1204]}}
     </tool_call>
 
-The arguments are our own flat JSON keys. Qwen2.5-VL counts pixels of the resized picture and is told that size; Qwen3-VL
-is told of a screen of 999 x 999, whatever the picture, and writes a thought and one line on its action before the call.
-Each prompt shows one screenshot and the earlier steps as one line of text: Qwen2.5-VL's own calls, Qwen3-VL's own action
-lines. A swipe is finger motion from point to point.
+The arguments are our own flat JSON keys. Qwen2.5-VL uses pixels of the resized picture, whose size the prompt gives.
+Qwen3-VL always uses a screen of 999 x 999, and writes a thought and one line about its action before the call. Each prompt
+shows one screenshot, and the earlier steps as one line of text: Qwen2.5-VL's own calls, Qwen3-VL's own action lines. A swipe
+is finger motion from point to point.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import json
 from collections.abc import Sequence
 from functools import partial
 
-from agent.codec import Reply, action_from_json, action_to_json, show
-from agent.dialects.base import (
+from guiderail.agent.codec import Reply, action_from_json, action_to_json, show
+from guiderail.agent.dialects.base import (
     Composed,
     Dialect,
     action_line,
@@ -29,9 +29,9 @@ from agent.dialects.base import (
     reply,
     unsayable,
 )
-from agent.errors import UnreadableAction
-from agent.screen import ScreenTransform
-from agent.types import Action, Picture
+from guiderail.agent.errors import UnreadableAction
+from guiderail.agent.screen import ScreenTransform
+from guiderail.agent.types import Action, Picture
 
 QWEN25_CANNOT = frozenset({"answer"})
 QWEN3_CANNOT = frozenset({"open", "key"})
@@ -67,7 +67,7 @@ Coordinates are x from the left and y from the top on a screen of {size}. Aim at
 
 
 def _say(cannot: frozenset[str], name: str, text: str | None, action: Action, screen: ScreenTransform) -> str:
-    """text: what stands before the call, None for nothing."""
+    """text: written before the call, None for nothing."""
     if action.name in cannot:
         raise unsayable(name, action)
     call = json.dumps({"name": "mobile_use", "arguments": action_to_json(action, screen)}, ensure_ascii=False)
@@ -85,7 +85,7 @@ def _say_qwen3(thought: str | None, action: Action, _: ScreenTransform) -> str:
 
 
 def _read(text: str, screen: ScreenTransform, lines: bool) -> Reply:
-    """lines: thought and action stand in lines of their own before the call."""
+    """lines: whether thought and action have lines of their own before the call."""
     before, opened, rest = bounded(text).partition(_OPEN)
     thought = (_thought(before) if lines else before.strip()) or None
     if not opened:
@@ -101,7 +101,7 @@ def _read(text: str, screen: ScreenTransform, lines: bool) -> Reply:
 
 
 def _thought(before: str) -> str:
-    """What follows "Thought:" up to the line of the action."""
+    """The text after "Thought:" up to the line of the action."""
     head = before.strip()
     at = action_line(head)
     return (head[:at] if at >= 0 else head).strip().removeprefix("Thought:").strip()

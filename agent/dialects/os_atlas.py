@@ -5,11 +5,11 @@
     actions:
     OPEN_APP [PocketBook]
 
-Points are thousandths of the screen: CLICK <point>[[101, 872]]</point>. SCROLL [UP] names where the view goes, as the
-labels of AndroidControl do: the finger moves down. Besides three basic actions the model takes custom ones that the prompt
-defines; LONG_PRESS, OPEN_APP, PRESS_*, ENTER, WAIT, COMPLETE and IMPOSSIBLE are those of its own evaluations. Texts stand
-between the first opening and the last closing bracket, unescaped. One screenshot; the earlier steps are lines of text
-(own thoughts here; the public evaluation put the expert's instructions there, method audit B21).
+Points are in thousandths of the screen: CLICK <point>[[101, 872]]</point>. SCROLL [UP] names the direction of the view, as
+the labels of AndroidControl do: the finger moves down. Besides three basic actions the model accepts custom ones that the
+prompt defines; LONG_PRESS, OPEN_APP, PRESS_*, ENTER, WAIT, COMPLETE and IMPOSSIBLE are those of its own evaluations. A text
+is everything between the first opening and the last closing bracket, unescaped. One screenshot; the earlier steps are lines
+of text (the turns' own thoughts here; the public evaluation put the expert's instructions there, method audit B21).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from agent.codec import Reply, action_from_json
-from agent.dialects.base import (
+from guiderail.agent.codec import Reply, action_from_json
+from guiderail.agent.dialects.base import (
     THOUSAND,
     Composed,
     Dialect,
@@ -31,10 +31,22 @@ from agent.dialects.base import (
     view,
     view_word,
 )
-from agent.dialects.calls import point
-from agent.errors import UnreadableAction
-from agent.screen import ScreenTransform
-from agent.types import Action, Click, LongPress, Open, Picture, Point, Swipe, SystemButton, Terminate, Type, Wait
+from guiderail.agent.dialects.calls import point
+from guiderail.agent.errors import UnreadableAction
+from guiderail.agent.screen import ScreenTransform
+from guiderail.agent.types import (
+    Action,
+    Click,
+    LongPress,
+    Open,
+    Picture,
+    Point,
+    Swipe,
+    SystemButton,
+    Terminate,
+    Type,
+    Wait,
+)
 
 CANNOT = frozenset({"answer", "key"})
 _BUTTONS = {"Back": "PRESS_BACK", "Home": "PRESS_HOME", "Menu": "PRESS_RECENT", "Enter": "ENTER"}
@@ -96,7 +108,7 @@ def _place(place: Point) -> str:
 
 
 def _read(text: str, _: ScreenTransform) -> Reply:
-    """The action after the first line that starts with "actions:"; a turn of nothing but an action is read too."""
+    """The action after the first line that starts with "actions:"; a turn of an action alone is accepted too."""
     header = _HEADER.search(bounded(text))
     before, rest = (text[: header.start()], text[header.end() :]) if header else ("", text)
     return reply(_thought(before), lambda: _action(rest))
@@ -131,7 +143,7 @@ def _action(text: str) -> Action:
 
 
 def _bracketed(text: str) -> str | None:
-    """Between the first opening and the last closing bracket; None when one is missing."""
+    """The text between the first opening and the last closing bracket; None when one is missing."""
     start, end = text.find("["), text.rfind("]")
     return text[start + 1 : end] if 0 <= start < end else None
 

@@ -3,10 +3,10 @@
     Low-level thought: Click 'Get started' to open the settings.
     action: {"action_type": "click", "x": 539.5, "y": 2148.0}
 
-x and y are pixels of the original screenshot (the model was trained next to accessibility trees that count so), hence a
-dialogue in this dialect should show the picture at its original size. scroll names where the view goes: "down" shows what
-is below, the finger moves up. `type` may carry the point of the field; our Type has no place for it. One screenshot; the
-earlier steps are lines of text. The accessibility tree stays empty: a policy here sees pixels only.
+x and y are pixels of the original screenshot (the model was trained with accessibility trees in these units), so a prompt
+in this dialect should show the picture at its original size. scroll names the direction of the view: "down" shows what is
+below, the finger moves up. `type` may hold the point of the field, which our Type drops. One screenshot; the earlier steps
+are lines of text. The accessibility tree stays empty: a policy here sees pixels only.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from agent.codec import Reply, action_from_json, show
-from agent.dialects.base import (
+from guiderail.agent.codec import Reply, action_from_json, show
+from guiderail.agent.dialects.base import (
     Composed,
     Dialect,
     bounded,
@@ -29,9 +29,9 @@ from agent.dialects.base import (
     view,
     view_word,
 )
-from agent.errors import UnreadableAction
-from agent.screen import ScreenTransform
-from agent.types import (
+from guiderail.agent.errors import UnreadableAction
+from guiderail.agent.screen import ScreenTransform
+from guiderail.agent.types import (
     Action,
     Answer,
     Click,

@@ -1,13 +1,13 @@
 """Our own dialect (for Qwen2.5-VL and Qwen3-VL), in full and in brief.
 
-Coordinates are absolute pixels of the resized picture the model is shown. BRIEF says the same things without the
-instructions: a model trained from scratch learns the format from examples and pays for every prompt token. Its pictures
-come first, so that what the walks of a group share is the long part of the prompt.
+Coordinates are absolute pixels of the resized picture that the model is shown. BRIEF has the same turns without the
+instructions: a model trained from scratch learns the format from examples, and every prompt token costs. Its pictures come
+first, so that the rollouts of a group share the long part of the prompt.
 """
 
 from __future__ import annotations
 
-from agent.dialects.base import Dialect, integrate
+from guiderail.agent.dialects.base import Dialect, integrate
 
 _FORMAT = "Answer in this format:\n<think>your reasoning</think>\n<action>\none JSON object\n</action>"
 

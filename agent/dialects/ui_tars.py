@@ -3,14 +3,14 @@ r"""UI-TARS: a thought and one function call.
     Thought: The search box is empty.
     Action: click(start_box='<|box_start|>(197,525)<|box_end|>')
 
-1.0 (Qwen2-VL) counts thousandths of the screen and wraps points in box tokens; a server may or may not show those tokens,
-so reading ignores them and the history always has them. 1.5 (Qwen2.5-VL) counts pixels of the resized picture and is
-prompted with `point='<point>x y</point>'`; it answers in either form. All forms are read in both.
+1.0 (Qwen2-VL) uses thousandths of the screen and wraps points in box tokens; a server may or may not show those tokens, so
+reading ignores them and the history always has them. 1.5 (Qwen2.5-VL) uses pixels of the resized picture and is prompted
+with `point='<point>x y</point>'`; it answers in either form. All forms are read in both.
 
-scroll(direction=...) names where the view goes: "down" shows what is below, the finger moves up. drag(start, end) and
-scroll(start_box, end_box) are finger motion. 1.0 says a swipe as a direction (the action list of its AndroidControl
-evaluation), 1.5 as a drag. finished() ends the task "regardless of whether it succeeds", so failure cannot be said.
-Both keep a dialogue: the task in a message of its own, then screenshots and own turns, the last five screenshots.
+scroll(direction=...) names the direction of the view: "down" shows what is below, the finger moves up. drag(start, end) and
+scroll(start_box, end_box) are finger motion. 1.0 writes a swipe as a direction (as in its AndroidControl evaluation), 1.5 as
+a drag. finished() ends the task "regardless of whether it succeeds", so failure cannot be expressed. Both keep a dialogue:
+the task in a message of its own, then screenshots and own turns, with the last five screenshots.
 """
 
 from __future__ import annotations
@@ -19,12 +19,22 @@ import re
 from collections.abc import Callable
 from functools import partial
 
-from agent.codec import Reply, action_from_json
-from agent.dialects.base import THOUSAND, Dialect, action_line, bounded, integrate, reply, unsayable, view, view_word
-from agent.dialects.calls import Call, point, quote, read_call
-from agent.errors import UnreadableAction
-from agent.screen import ScreenTransform
-from agent.types import (
+from guiderail.agent.codec import Reply, action_from_json
+from guiderail.agent.dialects.base import (
+    THOUSAND,
+    Dialect,
+    action_line,
+    bounded,
+    integrate,
+    reply,
+    unsayable,
+    view,
+    view_word,
+)
+from guiderail.agent.dialects.calls import Call, point, quote, read_call
+from guiderail.agent.errors import UnreadableAction
+from guiderail.agent.screen import ScreenTransform
+from guiderail.agent.types import (
     Action,
     Click,
     LongPress,
@@ -129,7 +139,7 @@ def _read_10(text: str, _: ScreenTransform) -> Reply:
 
 
 def _read(text: str, screen: ScreenTransform) -> Reply:
-    """The call after the last line that starts with "Action:"; of several calls, the first."""
+    """The first call after the last line that starts with "Action:"."""
     line = action_line(bounded(text))
     line = line if line >= 0 else text.rfind("Action:")
     if line < 0:
@@ -165,7 +175,7 @@ def _action(call: Call, screen: ScreenTransform) -> Action:
 
 
 def _with_box_tokens(turn: str) -> str:
-    """Points wrapped in the tokens the model writes them with, which decoding drops as special."""
+    """Wrap points in the box tokens that the model writes and decoding drops as special."""
     return _BARE.sub(r"=\1<|box_start|>(\2)<|box_end|>\1", turn)
 
 

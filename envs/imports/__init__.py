@@ -1,1 +1,1 @@
-"""Public trajectory formats -> standard JSONL and images stored once, without TensorFlow."""
+"""Public trajectory formats become standard JSONL and images that are stored once. TensorFlow is not needed."""

@@ -1,4 +1,4 @@
-"""Android in the Wild (GZIP TFRecord, one record = one step): steps are put together by episode.
+"""Android in the Wild (GZIP TFRecord, one record = one step). Steps are put together by episode.
 
 Schema: google-research/android_in_the_wild. Traps: pixels are raw, not PNG; points and boxes are y first.
 """
@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from agent.errors import DataError, SetupError
-from agent.types import Screenshot
-from envs.device import encode_png
-from envs.imports.draft import (
-    Desk,
+from guiderail.agent.errors import DataError, SetupError
+from guiderail.agent.types import Screenshot
+from guiderail.agent.untrusted import read_file
+from guiderail.envs.imports.draft import (
+    Context,
     Dropped,
+    Entry,
     Format,
     Fragment,
     Line,
     Mapped,
-    Offer,
     Options,
     PixelBox,
     Unit,
@@ -34,9 +34,10 @@ from envs.imports.draft import (
     files_of,
     step,
 )
-from envs.imports.tfrecord import Example, TFRecords, parse_example
+from guiderail.envs.imports.tfrecord import Example, TFRecords, parse_example
+from guiderail.envs.live.device import encode_png
 
-TAP = 0.04  # the data set's own rule: touch and lift no further apart are a tap
+TAP = 0.04  # the data set's own rule: a touch that lifts within this distance is a tap
 
 ACTIONS = (
     Mapped("dual_point (tap)", "click", f"touch and lift at most {TAP} of the screen apart; the touch point"),
@@ -73,14 +74,14 @@ def units(sources: Sequence[Path], options: Options) -> list[Unit]:
     return [Unit(f"{path.parent.name}/{path.name}", (path,)) for path in files]
 
 
-def read(unit: Unit, desk: Desk) -> Iterator[Offer]:
+def read(unit: Unit, context: Context) -> Iterator[Entry]:
     (path,) = unit.paths
-    splits = _split_of(desk.options)
-    records = TFRecords(path, desk.options.check_crc)
+    splits = _split_of(context.options)
+    records = TFRecords(path, context.options.check_crc)
     unfinished: dict[str, _Open] = {}
     for payload in records:
-        yield records.where, partial(_record, payload, unfinished, splits, desk, records.where)
-        desk.tick(records.consumed)
+        yield records.where, partial(_record, payload, unfinished, splits, context, records.where)
+        context.tick(records.consumed)
     for id_, episode in unfinished.items():
         yield episode.where, partial(Fragment, id_, episode.length, episode.head, episode.steps)
 
@@ -104,22 +105,22 @@ def _split_of(options: Options) -> Mapping[str, str]:
             raise SetupError("--split needs --splits FILE, one of the data set's split files (standard.json, ...)")
         return {}
     if not options.splits.is_file():
-        raise SetupError(f"{options.splits} is no file; give one of the data set's split files with --splits")
+        raise SetupError(f"{options.splits} is not a file; give one of the data set's split files with --splits")
     try:
-        table = json.loads(options.splits.read_text("utf-8"))
+        table = json.loads(read_file(options.splits, f"{options.splits}:1", "split file"))
         return {str(id_): str(name) for name, ids in table.items() for id_ in ids}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise DataError(f"{options.splits}:1", f"expected {{split name: [episode ids]}}: {error}") from None
 
 
 def _record(
-    payload: memoryview, unfinished: dict[str, _Open], splits: Mapping[str, str], desk: Desk, where: str
+    payload: memoryview, unfinished: dict[str, _Open], splits: Mapping[str, str], context: Context, where: str
 ) -> Line | None:
-    """Take one step in; the episode's line when this was the last one missing."""
+    """Add one step to its episode. Returns the episode's line when no step is missing any more."""
     example = parse_example(payload, where)
     id_ = _string(example, "episode_id", where)
-    if desk.options.split is not None and splits.get(id_) != desk.options.split:
-        raise Dropped(f"steps of episodes not in split {desk.options.split}", listed=False)
+    if context.options.split is not None and splits.get(id_) != context.options.split:
+        raise Dropped(f"steps of episodes not in split {context.options.split}", listed=False)
     index, length = _one(example, "step_id", where), _one(example, "episode_length", where)
     if not 0 <= index < length:
         raise DataError(where, f"step_id {index} of an episode of {length} steps")
@@ -135,8 +136,8 @@ def _record(
     if episode.length != length or index in episode.steps or episode.head["goal"] != goal:
         raise DataError(where, f"step {index} of {length} of episode {id_} contradicts what {episode.where} began")
     shot = _screenshot(example, where)
-    made = _step(example, shot, desk.options, where)
-    made["screenshot"] = desk.put(shot)
+    made = _step(example, shot, context.options, where)
+    made["screenshot"] = context.put(shot)
     episode.steps[index] = made
     if len(episode.steps) < length:
         return None

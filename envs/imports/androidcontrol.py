@@ -13,16 +13,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.errors import DataError, SetupError
-from agent.types import Screenshot
-from envs.imports import hub
-from envs.imports.draft import (
-    Desk,
+from guiderail.agent.errors import DataError, SetupError
+from guiderail.agent.types import Screenshot
+from guiderail.agent.untrusted import read_file
+from guiderail.envs.imports.draft import (
+    Context,
     Dropped,
+    Entry,
     Format,
     Line,
     Mapped,
-    Offer,
     Options,
     PixelBox,
     Unit,
@@ -31,8 +31,9 @@ from envs.imports.draft import (
     scroll_motion,
     step,
 )
-from envs.imports.tfrecord import Example, TFRecords, parse_example
-from envs.imports.tree import boxes_at, boxes_named, parse_forest
+from guiderail.envs.imports.tfrecord import Example, TFRecords, parse_example
+from guiderail.envs.imports.tree import boxes_at, boxes_named, parse_forest
+from guiderail.envs.recordings import tables
 
 WAIT_SECONDS = 2  # the recording says only "wait"; UI-S1's converter writes 2
 
@@ -65,23 +66,23 @@ class Recording:
 
 def units(sources: Sequence[Path], options: Options) -> list[Unit]:
     what = "AndroidControl's android_control-000NN-of-00020 files, or the folder that holds them"
-    files = files_of(sources, ("android_control-*", "*.tfrecord*", *hub.PATTERNS), what)
+    files = files_of(sources, ("android_control-*", "*.tfrecord*", *tables.PATTERNS), what)
     split_tables(options, files[0].parent)
     return [Unit(path.name, (path,)) for path in files]
 
 
-def read(unit: Unit, desk: Desk) -> Iterator[Offer]:
+def read(unit: Unit, context: Context) -> Iterator[Entry]:
     (path,) = unit.paths
-    splits = split_tables(desk.options, path.parent)
-    if hub.is_table(path):
-        for where, row in hub.rows(path, desk):
-            yield where, partial(_from_row, row, splits, desk, where)
+    splits = split_tables(context.options, path.parent)
+    if tables.is_table(path):
+        for where, row in tables.rows(path, context.tick):
+            yield where, partial(_from_row, row, splits, context, where)
         return
-    records = TFRecords(path, desk.options.check_crc)
+    records = TFRecords(path, context.options.check_crc)
     for payload in records:
         where = records.where
-        yield where, partial(_from_payload, payload, splits, desk, where)
-        desk.tick(records.consumed)
+        yield where, partial(_from_payload, payload, splits, context, where)
+        context.tick(records.consumed)
 
 
 ANDROID_CONTROL = Format(
@@ -120,11 +121,11 @@ def split_tables(options: Options, beside: Path) -> dict[str, dict[int, tuple[st
 def _split_table(file: Path) -> dict[int, tuple[str, ...]]:
     try:
         table: dict[int, tuple[str, ...]] = {}
-        for name, ids in json.loads(file.read_text("utf-8")).items():
+        for name, ids in json.loads(read_file(file, f"{file}:1", "split file")).items():
             for id_ in ids:
                 table[int(id_)] = (*table.get(int(id_), ()), str(name))
         return table
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise DataError(f"{file}:1", f"expected {{split name: [episode ids]}}: {error}") from None
 
 
@@ -132,7 +133,7 @@ def _split_table(file: Path) -> dict[int, tuple[str, ...]]:
 
 
 def _from_payload(
-    payload: memoryview, splits: Mapping[str, Mapping[int, tuple[str, ...]]], desk: Desk, where: str
+    payload: memoryview, splits: Mapping[str, Mapping[int, tuple[str, ...]]], context: Context, where: str
 ) -> Line:
     example = parse_example(payload, where)
     widths, heights = (_get(example, f"screenshot_{side}s", int, where, False) for side in ("width", "height"))
@@ -145,25 +146,27 @@ def _from_payload(
             _text(raw, "step_instructions", where)
             for raw in _get(example, "step_instructions", memoryview, where, False)
         ],
-        trees=_get(example, "accessibility_trees", memoryview, where, desk.options.boxes),
+        trees=_get(example, "accessibility_trees", memoryview, where, context.options.boxes),
         sizes=list(zip(widths, heights, strict=False)),
     )
-    return _line(recording, splits, desk, where)
+    return _line(recording, splits, context, where)
 
 
 def _from_row(
-    row: Mapping[str, Any], splits: Mapping[str, Mapping[int, tuple[str, ...]]], desk: Desk, where: str
+    row: Mapping[str, Any], splits: Mapping[str, Mapping[int, tuple[str, ...]]], context: Context, where: str
 ) -> Line:
     """A Hugging Face row: screenshots as images or as base64 texts; no accessibility trees."""
-    actions = hub.need(row, ("actions",), where)
+    actions = tables.need(row, ("actions",), where)
     recording = Recording(
-        id=int(hub.need(row, ("episode_id",), where)),
-        goal=str(hub.need(row, ("goal",), where)),
-        screenshots=[hub.image(value, where) for value in hub.need(row, ("screenshots", "screenshots_b64"), where)],
+        id=int(tables.need(row, ("episode_id",), where)),
+        goal=str(tables.need(row, ("goal",), where)),
+        screenshots=[
+            tables.image(value, where) for value in tables.need(row, ("screenshots", "screenshots_b64"), where)
+        ],
         actions=[_json(raw.encode(), where) if isinstance(raw, str) else _known(raw) for raw in actions],
-        instructions=[str(text) for text in hub.need(row, ("step_instructions",), where)],
+        instructions=[str(text) for text in tables.need(row, ("step_instructions",), where)],
     )
-    return _line(recording, splits, desk, where)
+    return _line(recording, splits, context, where)
 
 
 def _known(action: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,8 +208,10 @@ def _json(raw: bytes | memoryview, where: str) -> Any:
 # ---------------------------------------------------------------------------------------------------------- lines
 
 
-def _line(recording: Recording, splits: Mapping[str, Mapping[int, tuple[str, ...]]], desk: Desk, where: str) -> Line:
-    options = desk.options
+def _line(
+    recording: Recording, splits: Mapping[str, Mapping[int, tuple[str, ...]]], context: Context, where: str
+) -> Line:
+    options = context.options
     named = {key: list(table.get(recording.id, ())) for key, table in splits.items()}
     if options.split is not None and options.split not in named["split"]:
         raise Dropped(f"not in split {options.split}", listed=False)
@@ -232,7 +237,7 @@ def _line(recording: Recording, splits: Mapping[str, Mapping[int, tuple[str, ...
         content = {"action": "terminate", "status": "success"}
         steps.append(step("", (shots[-1].width, shots[-1].height), content, where, was="(none)"))
     for made, shot in zip(steps, shots, strict=False):
-        made["screenshot"] = desk.put(shot)
+        made["screenshot"] = context.put(shot)
     line: Line = {"goal": recording.goal, "is_successful": True, "episode_id": recording.id, "steps": steps}
     if named.get("split"):
         line["split"] = named["split"][0]
@@ -265,7 +270,7 @@ def _step(recording: Recording, index: int, shot: Screenshot, options: Options, 
 
 
 def _content(action: Any, screen: tuple[int, int], options: Options, where: str) -> tuple[Line, str | None]:
-    """Their action as ours, and the scroll label when it is a scroll."""
+    """The recorded action in our format, and the scroll label when it is a scroll."""
     kind = action.get("action_type") if isinstance(action, dict) else None
     try:
         match kind:
@@ -284,7 +289,7 @@ def _content(action: Any, screen: tuple[int, int], options: Options, where: str)
             case "wait":
                 return {"action": "wait", "time": WAIT_SECONDS}, None
     except (KeyError, TypeError) as error:
-        raise DataError(where, f"the action {reprlib.repr(action)} lacks or garbles {error}") from None
+        raise DataError(where, f"the action {reprlib.repr(action)} lacks {error}, or its value is wrong") from None
     known = ", ".join(row.theirs for row in ACTIONS[:-1])
     raise DataError(where, f"unknown action {reprlib.repr(action)}, expected action_type to be one of {known}")
 

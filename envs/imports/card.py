@@ -1,4 +1,4 @@
-"""DATASET.md: what an imported folder holds, how it came to be, and what was left out."""
+"""DATASET.md: what an imported folder holds, how it was made, and what was left out."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
-from envs.imports.draft import Format, Options, Unit
-from envs.imports.writer import Journal
+from guiderail.envs.imports.draft import Format, Options, Unit
+from guiderail.envs.imports.writer import Journal
 
 _SHOWN = 20
 
@@ -37,7 +37,7 @@ def card(form: Format, units: Sequence[Unit], options: Options, total: Journal) 
 
 
 def _actions(form: Format, theirs: dict[str, int]) -> list[tuple[object, ...]]:
-    """Every row of the format's table, also those that never came up."""
+    """Every row of the format's table, including those that never occurred."""
     return [
         (row.theirs, row.ours or "dropped", row.how, theirs.get(f"{row.theirs} -> {row.ours}", 0))
         for row in form.actions

@@ -1,13 +1,12 @@
 """What every importer is made of: options, a unit of work, and the standard line it produces.
 
-An importer walks one unit (a shard, or a handful of files) and offers one `Offer` per recorded thing: where it stands, and
-a function that makes the line. The function raises `Dropped` for what this format knows to hold and no recording can use
-(an episode of no actions), and DataError for what breaks the format's rules.
+An importer reads one unit (a shard, or a few small files) and yields one `Entry` per recorded thing: where it stands, and a
+function that makes the line. The function raises `Dropped` for what the format allows but no recording can use (an episode
+without actions), and DataError for what breaks the format's rules.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from agent.errors import DataError, SetupError
-from agent.types import Screenshot
-from envs.conventions import SLACK
-from envs.episodes import Swipes
+from guiderail.agent.errors import DataError, SetupError
+from guiderail.agent.types import Screenshot
+from guiderail.agent.untrusted import MOST_PICTURE_BYTES, MOST_PIXELS, opened
+from guiderail.envs.recordings.conventions import SLACK
+from guiderail.envs.recordings.episodes import Swipes
 
 Line = dict[str, Any]
 PixelBox = tuple[float, float, float, float]
@@ -52,7 +52,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What one process does in one go and what is redone after a crash: one file, or a group of small ones."""
+    """What one process imports at a time, and imports again after a crash: one file, or a group of small ones."""
 
     name: str
     paths: tuple[Path, ...]
@@ -64,7 +64,7 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """Some steps of an episode whose others are in another unit. steps: by index."""
+    """Some steps of an episode whose other steps are in another unit. steps: by index."""
 
     id: str
     length: int
@@ -73,19 +73,19 @@ class Fragment:
 
 
 class Dropped(Exception):
-    """Left out on purpose. listed: False for what the user did not ask for (another split): counted, not listed."""
+    """Left out on purpose. listed: False for what the user did not ask for, such as another split; it is counted only."""
 
     def __init__(self, reason: str, listed: bool = True):
         super().__init__(reason)
         self.listed = listed
 
 
-Offer = tuple[str, Callable[[], Line | Fragment | None]]
+Entry = tuple[str, Callable[[], Line | Fragment | None]]
 
 
-class Desk(Protocol):
+class Context(Protocol):
     """What an importer works with. `put` stores a screenshot and returns its path relative to the output folder, `tick`
-    says how many bytes of the unit have been read, `note` adds a sentence to the card."""
+    reports how many bytes of the unit have been read, `note` adds a sentence to the card."""
 
     @property
     def options(self) -> Options: ...
@@ -96,7 +96,7 @@ class Desk(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """One row of a format's action table: what they call it, what it becomes ("" when dropped), how."""
+    """One row of a format's action table: the source's name of an action, ours ("" when dropped), and how it is converted."""
 
     theirs: str
     ours: str
@@ -110,7 +110,7 @@ class Format:
     name: str
     actions: tuple[Mapped, ...]
     units: Callable[[Sequence[Path], Options], list[Unit]]
-    read: Callable[[Unit, Desk], Iterator[Offer]]
+    read: Callable[[Unit, Context], Iterator[Entry]]
     about: tuple[str, ...] = field(default=())
 
 
@@ -169,7 +169,7 @@ def step(
 
 
 def _on_screen(point: Sequence[float], screen: tuple[int, int], where: str) -> list[float]:
-    """Recorded points overshoot by a few pixels at times; they are moved to the edge. Beyond that: DataError."""
+    """Recorded points sometimes overshoot by a few pixels; they are moved to the edge. Beyond that: DataError."""
     inside = [min(max(float(v), 0.0), float(side)) for v, side in zip(point, screen, strict=True)]
     if not all(abs(a - b) <= SLACK for a, b in zip(point, inside, strict=True)):
         raise DataError(where, f"the point {list(point)} is outside the {screen[0]}x{screen[1]} screen")
@@ -183,17 +183,24 @@ def tidy(value: float) -> float:
 
 
 def clipped(boxes: Iterable[PixelBox], screen: tuple[int, int]) -> list[PixelBox]:
-    """The parts of the boxes that are on the screen; boxes without one are left out."""
+    """The parts of the boxes that are on the screen; boxes that have none are left out."""
     width, height = screen
     inside = ((max(b[0], 0), max(b[1], 0), min(b[2], width), min(b[3], height)) for b in boxes)
     return [box for box in inside if box[0] < box[2] and box[1] < box[3]]
 
 
 def enclosing(boxes: Iterable[PixelBox], point: Sequence[float], screen: tuple[int, int]) -> list[PixelBox]:
-    """The boxes that hold the point, clipped to the screen, equal ones once, smallest area first."""
+    """The boxes that hold the point, clipped to the screen, each once, smallest area first."""
     x, y = point
     held = {box for box in clipped(boxes, screen) if box[0] <= x <= box[2] and box[1] <= y <= box[3]}
     return sorted(held, key=lambda b: ((b[2] - b[0]) * (b[3] - b[1]), b))
+
+
+def splits_of(line: Line) -> list[str]:
+    """The splits that a line says it is in; other values than texts are not names."""
+    subsplits = line.get("subsplits")
+    listed = [line.get("split"), *(subsplits if isinstance(subsplits, list) else ())]
+    return [name for name in listed if isinstance(name, str) and name]
 
 
 _OPPOSITE = {"up": "down", "down": "up", "left": "right", "right": "left"}
@@ -223,10 +230,12 @@ def scroll_motion(label: str, screen: tuple[int, int], scroll: Scroll) -> Line:
 
 
 def encoded(data: bytes | memoryview, where: str) -> Screenshot:
-    """An image file's bytes as a screenshot: PNG and JPEG as they are, anything else re-encoded as PNG.
+    """An image file's bytes as a screenshot: PNG and JPEG as they are, WebP and GIF re-encoded as PNG.
 
-    Pixels of PNG and JPEG are not decoded; a missing head or end is a DataError.
+    Pixels of PNG and JPEG are not decoded; a missing start or end is a DataError.
     """
+    if len(data) > MOST_PICTURE_BYTES:
+        raise DataError(where, f"the screenshot has {len(data)} bytes, at most {MOST_PICTURE_BYTES} are allowed")
     data = bytes(data)
     if not data:
         raise DataError(where, "the screenshot has 0 bytes")
@@ -234,19 +243,14 @@ def encoded(data: bytes | memoryview, where: str) -> Screenshot:
         if len(data) < 24 or data[12:16] != b"IHDR" or b"IEND\xaeB`\x82" not in data[-1024:]:
             raise DataError(where, f"the screenshot's PNG of {len(data)} bytes is cut off")
         width, height = struct.unpack(">II", data[16:24])
-        if not 0 < width * height <= 1 << 28:
+        if not 0 < width * height <= MOST_PIXELS:
             raise DataError(where, f"the screenshot says it is {width}x{height}")
         return Screenshot(width, height, data=data)
-    from PIL import Image
+    from guiderail.envs.live.device import encode_png
 
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.format == "JPEG":
-                if b"\xff\xd9" not in data[-1024:]:
-                    raise DataError(where, f"the screenshot's JPEG of {len(data)} bytes is cut off")
-                return Screenshot(image.width, image.height, data=data)
-            from envs.device import encode_png
-
+    with opened(data, where, f"the screenshot of {len(data)} bytes") as image:
+        if image.format != "JPEG":
             return encode_png(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(where, f"the screenshot of {len(data)} bytes is no image: {error}") from None
+        if b"\xff\xd9" not in data[-1024:]:
+            raise DataError(where, f"the screenshot's JPEG of {len(data)} bytes is cut off")
+        return Screenshot(image.width, image.height, data=data)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from agent.errors import DataError, SetupError
-from agent.types import Episode
-from envs.conventions import Size, swipe_convention
-from envs.episodes import load_episodes
+from guiderail.agent.errors import DataError, SetupError
+from guiderail.agent.types import Episode
+from guiderail.agent.untrusted import is_file
+from guiderail.envs.imports.draft import splits_of
+from guiderail.envs.recordings.conventions import Size, swipe_convention
+from guiderail.envs.recordings.episodes import episode_of, load_episodes
+from guiderail.envs.recordings.sources import recordings_file
 
 Line = dict[str, Any]
 
@@ -52,9 +54,9 @@ def episode_id(file: Path, number: int, line: Mapping[str, Any]) -> str:
     return str(line.get("episode_id", f"{file.stem}-{number}"))
 
 
-def stats(path: Path) -> dict[str, Any]:
+def stats(path: str | Path) -> dict[str, Any]:
     """Counts of episodes, steps, actions, finger directions, box origins, splits, sources and images, and the lengths."""
-    file = jsonl_of(path)
+    file = recordings_file(path)
     counts: dict[str, Counter[str]] = {
         name: Counter() for name in ("actions", "boxes", "splits", "formats", "thoughts", "instructions")
     }
@@ -63,14 +65,15 @@ def stats(path: Path) -> dict[str, Any]:
     swipes: list[Line] = []
     for _, _, line in lines_of(file):
         lengths[len(line["steps"])] += 1
-        counts["splits"].update(filter(None, [line.get("split"), *line.get("subsplits", ())]))
-        counts["formats"][line.get("import", {}).get("format", "not imported here")] += 1
+        counts["splits"].update(splits_of(line))
+        imported = line.get("import")
+        counts["formats"][str(imported.get("format")) if isinstance(imported, dict) else "not imported here"] += 1
         for step in line["steps"]:
             _count(step, counts)
             name = step.get("screenshot")
             if isinstance(name, str) and name not in images:
-                images[name] = (file.parent / name).is_file()
-        swipes.append({"swipes": line.get("swipes"), "steps": _swipes(line)})
+                images[name] = is_file(file.parent / name)
+        swipes.append({key: line.get(key) for key in ("swipes", "import")} | {"steps": _swipes(line)})
     steps = sum(length * n for length, n in lengths.items())
     return {
         "episodes": sum(lengths.values()),
@@ -83,10 +86,13 @@ def stats(path: Path) -> dict[str, Any]:
 
 
 def _count(step: Line, counts: dict[str, Counter[str]]) -> None:
-    content, options = step["action_content"], step.get("check_options") or {}
+    content, options = step["action_content"], step.get("check_options")
+    options = options if isinstance(options, dict) else {}
     counts["actions"][str(content.get("action"))] += 1
-    if content.get("bbox") or step.get("bbox") or options.get("candidate_bbox"):
-        counts["boxes"][str(step.get("box_origin", "not recorded"))] += 1
+    boxed = bool(content.get("bbox") or step.get("bbox") or options.get("candidate_bbox"))
+    counts["boxes"]["steps with"] += boxed
+    if boxed and "box_origin" in step:
+        counts["boxes"][f"from {step['box_origin']}"] += 1
     counts["thoughts"]["steps with"] += bool(step.get("thought"))
     counts["instructions"]["steps with"] += bool(step.get("step_instruction"))
 
@@ -109,12 +115,12 @@ def _spread(lengths: Counter[int]) -> dict[str, float]:
     return {"min": ordered[0], "median": median, "max": ordered[-1]}
 
 
-def one_episode(path: Path, wanted: str | None, screen: Size | str | None = None) -> Episode:
+def one_episode(path: str | Path, wanted: str | None, screen: Size | str | None = None) -> Episode:
     """The episode with this id, the first one for None. Raises SetupError when there is no such id.
 
     Files whose lines do not say how their swipes are stored are loaded whole, because that is decided from all lines.
     """
-    file = jsonl_of(path)
+    file = recordings_file(path)
     for number, (_, _, line) in enumerate(lines_of(file), 1):
         if wanted not in (None, episode_id(file, number, line)):
             continue
@@ -124,13 +130,7 @@ def one_episode(path: Path, wanted: str | None, screen: Size | str | None = None
             if not found:
                 raise DataError(f"{file}:{number}", f"episode {wanted} is broken: {everything.dropped[:1]}")
             return found[0]
-        for step in line["steps"]:
-            if isinstance(step.get("screenshot"), str):
-                step["screenshot"] = str((file.parent / step["screenshot"]).absolute())
-        with tempfile.TemporaryDirectory() as folder:
-            alone = Path(folder) / file.name
-            alone.write_text(json.dumps(line), "utf-8")
-            return load_episodes(alone).episodes[0]
+        return episode_of(line, file, f"{file}:{number}", f"{file.stem}-{number}")
     raise SetupError(f"{file} has no episode {wanted!r}; ids are the lines' episode_id")
 
 
@@ -141,12 +141,12 @@ def split_by(path: Path, key: str) -> dict[str, int]:
     if values <= {"None"}:
         raise SetupError(f"no line of {file} has a {key!r}; give another --by, or --parts train=0.9,test=0.1")
     if len(values) > 64:
-        raise SetupError(f"{key!r} has {len(values)} different values, that would be as many files")
+        raise SetupError(f"{key!r} has {len(values)} different values and would give as many files")
     return _distribute(file, {value: value for value in values}, lambda number, line: str(line.get(key)))
 
 
 def split_parts(path: Path, parts: Mapping[str, float], seed: int = 0) -> dict[str, int]:
-    """Cut into parts of exact shares (rounded to episodes); who goes where depends on seed and episode ids alone."""
+    """Cut into parts of exact shares (rounded to episodes); which episode goes where depends on the seed and the episode ids alone."""
     if not parts or any(share <= 0 for share in parts.values()) or abs(sum(parts.values()) - 1) > 1e-6:
         raise SetupError(f"shares {dict(parts)}: expected positive ones that add up to 1")
     file = jsonl_of(path)

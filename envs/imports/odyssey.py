@@ -12,15 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.errors import DataError, SetupError
-from agent.types import Screenshot
-from envs.imports.draft import (
-    Desk,
+from guiderail.agent.errors import DataError, SetupError
+from guiderail.agent.types import Screenshot
+from guiderail.agent.untrusted import read_file, stays_in
+from guiderail.envs.imports.draft import (
+    Context,
     Dropped,
+    Entry,
     Format,
     Line,
     Mapped,
-    Offer,
     Options,
     PixelBox,
     Unit,
@@ -62,12 +63,12 @@ def units(sources: Sequence[Path], options: Options) -> list[Unit]:
     return [Unit(f"{group[0].name} to {group[-1].name}", tuple(group)) for group in groups]
 
 
-def read(unit: Unit, desk: Desk) -> Iterator[Offer]:
-    consumed, splits = 0, _split_of(desk.options)
+def read(unit: Unit, context: Context) -> Iterator[Entry]:
+    consumed, splits = 0, _split_of(context.options)
     for path in unit.paths:
-        yield f"{path}:1", partial(_episode, path, splits, desk)
+        yield f"{path}:1", partial(_episode, path, splits, context)
         consumed += path.stat().st_size
-        desk.tick(consumed)
+        context.tick(consumed)
 
 
 ODYSSEY = Format(
@@ -90,29 +91,29 @@ def _split_of(options: Options) -> Mapping[str, str]:
             raise SetupError("--split needs --splits FILE, one of splits/random_split.json, task_split.json ...")
         return {}
     if not options.splits.is_file():
-        raise SetupError(f"{options.splits} is no file; give one of splits/random_split.json, task_split.json ...")
+        raise SetupError(f"{options.splits} is not a file; give one of splits/random_split.json, task_split.json ...")
     try:
-        table = json.loads(options.splits.read_text("utf-8"))
+        table = json.loads(read_file(options.splits, f"{options.splits}:1", "split file"))
         return {str(file): str(name) for name, files in table.items() for file in files}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise DataError(f"{options.splits}:1", f"expected {{split name: [annotation files]}}: {error}") from None
 
 
-def _episode(path: Path, splits: Mapping[str, str], desk: Desk) -> Line:
-    where, options = f"{path}:1", desk.options
+def _episode(path: Path, splits: Mapping[str, str], context: Context) -> Line:
+    where, options = f"{path}:1", context.options
     split = splits.get(path.name)
     if options.split is not None and split != options.split:
         raise Dropped(f"not in split {options.split}", listed=False)
     try:
-        episode = json.loads(path.read_text("utf-8"))
+        episode = json.loads(read_file(path, where, "annotation"))
         task, recorded = episode["task_info"], episode["steps"]
         goal, id_ = task["instruction"], str(episode["episode_id"])
         device = episode.get("device_info", {})
         length = episode.get("step_length", len(recorded))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(where, f"no annotation of GUI-Odyssey: {type(error).__name__} {error}"[:300]) from None
+        raise DataError(where, f"not an annotation of GUI-Odyssey: {type(error).__name__} {error}"[:300]) from None
     if not isinstance(goal, str) or not isinstance(recorded, list):
-        raise DataError(where, "instruction is no text or steps is no list")
+        raise DataError(where, "instruction is not a text, or steps is not a list")
     if not recorded:
         raise Dropped("no actions recorded")
     if length != len(recorded):
@@ -120,7 +121,7 @@ def _episode(path: Path, splits: Mapping[str, str], desk: Desk) -> Line:
     folder = options.images or path.parent.parent / "screenshots"
     pairs = [_step(step, folder, options, f"{where} step {i}") for i, step in enumerate(recorded)]
     for made, shot in pairs:
-        made["screenshot"] = desk.put(shot)
+        made["screenshot"] = context.put(shot)
     line: Line = {"goal": goal, "episode_id": id_, "steps": [made for made, _ in pairs]}
     line |= {key: task[key] for key in ("category", "app", "meta_task") if key in task}
     line |= {"device": device["device_name"]} if isinstance(device, dict) and "device_name" in device else {}
@@ -129,12 +130,12 @@ def _episode(path: Path, splits: Mapping[str, str], desk: Desk) -> Line:
 
 def _step(recorded: Any, folder: Path, options: Options, where: str) -> tuple[Line, Screenshot]:
     if not isinstance(recorded, dict) or not isinstance(recorded.get("screenshot"), str):
-        raise DataError(where, "no screenshot named")
+        raise DataError(where, "the step names no screenshot")
     name = Path(recorded["screenshot"]).name
-    try:
-        shot = encoded((folder / name).read_bytes(), where)
-    except OSError as error:
-        raise DataError(where, f"screenshot {folder / name}: {error.strerror}; name its folder with --images") from None
+    hint = "; name its folder with --images"
+    if not stays_in(folder, folder / name):
+        raise DataError(where, f"screenshot {folder / name} is a link that leaves its folder{hint}")
+    shot = encoded(read_file(folder / name, where, hint=hint), where)
     screen = shot.width, shot.height
     was, content = _content(recorded.get("action"), recorded.get("info"), screen, where)
     boxes: list[PixelBox] = []
@@ -165,7 +166,7 @@ def _content(action: Any, info: Any, screen: tuple[int, int], where: str) -> tup
             return "TYPE", {"action": "type", "text": info}
         case "COMPLETE" | "INCOMPLETE":
             return action, {"action": "terminate", "status": "success" if action == "COMPLETE" else "failure"}
-    raise DataError(where, f"action {reprlib.repr(action)} with info {reprlib.repr(info)} is none of GUI-Odyssey's")
+    raise DataError(where, f"action {reprlib.repr(action)} with info {reprlib.repr(info)} is not one of GUI-Odyssey's")
 
 
 def _points(info: Any, count: int, screen: tuple[int, int], where: str) -> list[list[float]]:

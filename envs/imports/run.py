@@ -1,8 +1,7 @@
-"""One import: units over processes, resumable, then joined into `episodes.jsonl` with its card."""
+"""One import: its units in parallel processes, resumable, then joined into `episodes.jsonl` with its card."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import multiprocessing
 import os
@@ -10,21 +9,21 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from agent.errors import DataError, EnvCrashed, SetupError
-from envs.imports.aitw import AITW
-from envs.imports.androidcontrol import ANDROID_CONTROL
-from envs.imports.card import card
-from envs.imports.draft import Format, Options, Unit
-from envs.imports.odyssey import ODYSSEY
-from envs.imports.screenspot import SCREENSPOT_PRO, SCREENSPOT_V2
-from envs.imports.uis1 import UIS1
-from envs.imports.writer import Journal, join, journal_path, reason_of, write_unit, write_whole
+from guiderail.agent.disk import locked
+from guiderail.agent.errors import DataError, EnvCrashed, SetupError
+from guiderail.envs.imports.aitw import AITW
+from guiderail.envs.imports.androidcontrol import ANDROID_CONTROL
+from guiderail.envs.imports.card import card
+from guiderail.envs.imports.draft import Format, Options, Unit
+from guiderail.envs.imports.odyssey import ODYSSEY
+from guiderail.envs.imports.screenspot import SCREENSPOT_PRO, SCREENSPOT_V2
+from guiderail.envs.imports.uis1 import UIS1
+from guiderail.envs.imports.writer import Journal, join, journal_path, reason_of, write_unit, write_whole
 
 VERSION = 1
 FORMATS: dict[str, Format] = {
@@ -34,7 +33,7 @@ FORMATS: dict[str, Format] = {
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """done and total in bytes of the sources; resumed: bytes that an earlier run had finished."""
+    """done, total: bytes of the sources. resumed: bytes that an earlier run had finished."""
 
     done: int
     total: int
@@ -61,8 +60,9 @@ def run_import(
     units = form.units(sources, options)
     if (out / "episodes.jsonl").exists():
         raise SetupError(f"{out} already holds episodes.jsonl; choose another folder or delete it first")
-    out.mkdir(parents=True, exist_ok=True)
-    with _locked(out):
+    if out.exists() and not out.is_dir():
+        raise SetupError(f"{out} is a file; give --out another name, of the folder to write")
+    with locked(out):
         _same_import(form, units, out, options)
         todo = [index for index in range(len(units)) if not journal_path(out, index).exists()]
         watch = _Watch(units, todo, progress)
@@ -89,16 +89,6 @@ def _finish(form: Format, units: list[Unit], out: Path, options: Options, total:
         path.unlink()
 
 
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    with (out / ".import.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise SetupError(f"another import is writing to {out}; wait for it or choose another folder") from None
-        yield
-
-
 def _same_import(form: Format, units: list[Unit], out: Path, options: Options) -> None:
     """Refuse to mix two imports in a folder. `skip_bad` may differ: finished units had nothing bad in them."""
     wanted = {
@@ -108,7 +98,7 @@ def _same_import(form: Format, units: list[Unit], out: Path, options: Options) -
         "units": [[u.name, [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in u.paths]] for u in units],
     }
     plan = out / ".import.json"
-    if plan.exists() and json.loads(plan.read_bytes()) != wanted:
+    if plan.exists() and plan.read_bytes() != json.dumps(wanted).encode():
         raise SetupError(
             f"{out} holds an unfinished import of other files or with other options; choose another folder or delete it"
         )
@@ -118,7 +108,7 @@ def _same_import(form: Format, units: list[Unit], out: Path, options: Options) -
 
 
 class _Watch:
-    """Adds up what the units report."""
+    """Adds up the progress of all units."""
 
     def __init__(self, units: list[Unit], todo: list[int], report: Callable[[Progress], None]):
         self.sizes = [unit.size for unit in units]
@@ -126,17 +116,17 @@ class _Watch:
         self.resumed = sum(size for index, size in enumerate(self.sizes) if index not in self.at)
         self.finished = len(units) - len(todo)
         self.report = report
-        self.tell()
+        self._report_progress()
 
     def tick(self, index: int, consumed: int) -> None:
         self.at[index] = min(consumed, self.sizes[index])
-        self.tell()
+        self._report_progress()
 
     def end(self, index: int) -> None:
         self.finished += 1
         self.tick(index, self.sizes[index])
 
-    def tell(self) -> None:
+    def _report_progress(self) -> None:
         done = self.resumed + sum(self.at.values())
         self.report(Progress(done, sum(self.sizes), self.resumed, len(self.sizes), self.finished))
 
@@ -155,7 +145,7 @@ def _alone(
 def _together(
     form: Format, units: list[Unit], out: Path, options: Options, todo: list[int], watch: _Watch, jobs: int
 ) -> list[Exception]:
-    """One process per unit, `jobs` at a time. They are daemons: an interrupted parent takes them along."""
+    """One process per unit, `jobs` at a time. They are daemons, so they end with an interrupted parent."""
     context = multiprocessing.get_context("spawn")
     errors: list[Exception] = []
     waiting = list(reversed(todo))
@@ -163,58 +153,58 @@ def _together(
     while waiting or running:
         while waiting and len(running) < jobs:
             index = waiting.pop()
-            hear, tell = context.Pipe(duplex=False)
+            receiver, sender = context.Pipe(duplex=False)
             process = context.Process(
-                target=_work, args=(tell, form.name, units[index], index, out, options), daemon=True
+                target=_work, args=(sender, form.name, units[index], index, out, options), daemon=True
             )
             process.start()
-            tell.close()
-            running[hear] = process, index
+            sender.close()
+            running[receiver] = process, index
         ready = set(connection.wait(list(running)))
-        for hear in [pipe for pipe in running if pipe in ready]:
-            process, index = running[hear]
+        for receiver in [pipe for pipe in running if pipe in ready]:
+            process, index = running[receiver]
             try:
-                said = hear.recv()
+                message = receiver.recv()
             except EOFError:
                 raise EnvCrashed(
                     f"the process that read {units[index].name} died (killed, or out of memory); finished files are kept: "
                     "run the same command again, with fewer --jobs if memory is short"
                 ) from None
-            if isinstance(said, int):
-                watch.tick(index, said)
+            if isinstance(message, int):
+                watch.tick(index, message)
                 continue
             process.join()
-            del running[hear]
-            if isinstance(said, tuple):
-                kind, where, reason = said
+            del running[receiver]
+            if isinstance(message, tuple):
+                kind, where, reason = message
                 errors.append(DataError(where, reason) if kind == "data" else SetupError(reason))
             else:
                 watch.end(index)
     return errors
 
 
-def _work(tell: Any, name: str, unit: Unit, index: int, out: Path, options: Options) -> None:
-    """In a process of its own: tells bytes read, then None for done or (who must act, where, reason)."""
+def _work(sender: Any, name: str, unit: Unit, index: int, out: Path, options: Options) -> None:
+    """The main function of a process: sends the bytes read, then None when done, or (who must act, where, reason)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
     try:
-        write_unit(FORMATS[name], unit, index, out, options, tell.send)
-        tell.send(None)
+        write_unit(FORMATS[name], unit, index, out, options, sender.send)
+        sender.send(None)
     except DataError as error:
-        tell.send(("data", error.where, reason_of(error)))
+        sender.send(("data", error.where, reason_of(error)))
     except SetupError as error:
-        tell.send(("setup", "", str(error)))
+        sender.send(("setup", "", str(error)))
 
 
 def _follow_parent() -> None:
-    """A worker must not outlive a killed parent: it would write beside the next run."""
+    """End with the parent: a worker that outlives it would write to the files of the next run."""
     if (parent := multiprocessing.parent_process()) is not None:
         connection.wait([parent.sentinel])
         os._exit(1)
 
 
 def _one_of(errors: list[Exception], units: int) -> Exception:
-    """The first error, with how many more files are like it."""
+    """The first error, with the number of files that failed."""
     first = errors[0]
     if len(errors) > 1 and isinstance(first, DataError):
         more = f"; {len(errors)} of {units} files could not be imported, the others are kept for the next run"

@@ -6,8 +6,9 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
-from agent.errors import DataError, SetupError
-from envs.imports.draft import PixelBox, clipped, enclosing
+from guiderail.agent.errors import DataError, SetupError
+from guiderail.agent.origin import install
+from guiderail.envs.imports.draft import PixelBox, clipped, enclosing
 
 _OVERLAY = 4  # AndroidAccessibilityWindowInfo.TYPE_ACCESSIBILITY_OVERLAY: drawn by the recorder, not part of any app
 
@@ -18,24 +19,24 @@ def parse_forest(data: bytes | memoryview, where: str) -> Any:
         from android_env.proto.a11y.android_accessibility_forest_pb2 import AndroidAccessibilityForest
     except ImportError:
         raise SetupError(
-            "boxes come from accessibility trees, which android-env can read; run: pip install 'guiderail[android]', "
-            "or import with --no-boxes"
+            "boxes come from accessibility trees, which android-env can read; import with --no-boxes, "
+            f"or run: {install('data')}"
         ) from None
     decode_error = importlib.import_module("google.protobuf.message").DecodeError
     try:
         return AndroidAccessibilityForest.FromString(bytes(data))
     except decode_error as error:
         raise DataError(
-            where, f"the accessibility tree of {len(data)} bytes is no AndroidAccessibilityForest: {error}"
+            where, f"the accessibility tree of {len(data)} bytes is not an AndroidAccessibilityForest: {error}"
         ) from None
 
 
 def boxes_at(forest: Any, point: tuple[float, float], screen: tuple[int, int]) -> list[PixelBox]:
-    """Visible nodes that hold the point, smallest first, of the frontmost window that offers a real target.
+    """Visible nodes that hold the point, smallest first, of the frontmost window that has a real target.
 
-    A node behind the keyboard or a dialog may be smaller than the key that was pressed, hence windows are asked from the
-    front. One that offers only boxes of half the screen or more (a transparent cover) is no answer; when no window has a
-    better one, all nodes are taken together.
+    A node behind the keyboard or a dialog may be smaller than the key that was pressed, so windows are tried from the front.
+    A window that has only boxes of half the screen or more (a transparent cover) does not count. When no window has a
+    smaller box, the nodes of all windows are taken together.
     """
     nodes: list[PixelBox] = []
     for layer in sorted({w.layer for w in forest.windows}, reverse=True):
@@ -48,7 +49,7 @@ def boxes_at(forest: Any, point: tuple[float, float], screen: tuple[int, int]) -
 
 
 def boxes_named(forest: Any, name: str, screen: tuple[int, int]) -> list[PixelBox]:
-    """Visible nodes whose text or description is `name`, whatever the case: the icon of an app to open."""
+    """Visible nodes whose text or description is `name`, ignoring case: the icon of an app to open."""
     wanted = name.strip().casefold()
     found: dict[PixelBox, None] = {}
     for layer in sorted({w.layer for w in forest.windows}, reverse=True):

@@ -1,6 +1,6 @@
-"""Standard trajectory JSONL, as UI-S1 publishes it, in both its swipe conventions; and back again.
+"""Standard trajectory JSONL as UI-S1 publishes it, in both swipe conventions, and its export.
 
-Every key of the source is kept. What the import changes is remembered under `import` (of the line and of the step), so that
+Every key of the source is kept. What the import changes is recorded under `import` (of the line and of the step), so that
 `export_uis1` restores the original content: vertical swipes that were stored inverted, the names of the screenshots, and
 that a line had no episode_id.
 """
@@ -15,11 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.errors import DataError
-from agent.types import ACTION_NAMES
-from envs.conventions import swipe_convention
-from envs.imports import hub
-from envs.imports.draft import Desk, Format, Line, Mapped, Offer, Options, Unit, encoded, files_of
+from guiderail.agent.errors import DataError
+from guiderail.agent.types import ACTION_NAMES
+from guiderail.agent.untrusted import is_file, read_file, stays_in
+from guiderail.envs.imports.draft import Context, Entry, Format, Line, Mapped, Options, Unit, encoded, files_of
+from guiderail.envs.recordings import tables
+from guiderail.envs.recordings.conventions import UNDETERMINED, swipe_convention
+from guiderail.envs.recordings.sources import line_of
 
 _OURS = ("swipes", "import")
 
@@ -29,25 +31,25 @@ ACTIONS = tuple(Mapped(name, name) for name in ACTION_NAMES)
 def units(sources: Sequence[Path], options: Options) -> list[Unit]:
     """A folder that holds `episodes.jsonl` stands for that file."""
     sources = [s / "episodes.jsonl" if (s / "episodes.jsonl").is_file() else s for s in sources]
-    files = files_of(sources, ("*.jsonl", *hub.PATTERNS), "standard trajectory JSONL files, or their folder")
+    files = files_of(sources, ("*.jsonl", *tables.PATTERNS), "standard trajectory JSONL files, or their folder")
     return [Unit(path.parent.name if path.name == "episodes.jsonl" else path.name, (path,)) for path in files]
 
 
-def read(unit: Unit, desk: Desk) -> Iterator[Offer]:
+def read(unit: Unit, context: Context) -> Iterator[Entry]:
     (path,) = unit.paths
-    if hub.is_table(path):
-        convention = _Convention(desk)
-        for _, row in hub.rows(path, desk):
-            convention.add(_plain(row))
-        rows = ((where, partial(_plain, row)) for where, row in hub.rows(path, desk))
+    if tables.is_table(path):
+        convention = _Convention(context)
+        for where, row in tables.rows(path, context.tick):
+            convention.add(_line_or_none(row, where))
+        rows = ((where, partial(line_of, row, where)) for where, row in tables.rows(path, context.tick))
     else:
-        convention = _Convention(desk)
-        for where, text in _texts(path, desk):
+        convention = _Convention(context)
+        for where, text in _texts(path, context):
             convention.add(_parsed_or_none(text, where))
-        rows = ((where, partial(_parsed, text, where)) for where, text in _texts(path, desk))
-    inverted = convention.inverted(unit.name)
+        rows = ((where, partial(_parsed, text, where)) for where, text in _texts(path, context))
+    stored = convention.stored(unit.name)
     for number, (where, parse) in enumerate(rows, 1):
-        yield where, partial(_offer, parse, unit, number, inverted, desk, where)
+        yield where, partial(_entry, parse, unit, number, stored, context, where)
 
 
 UIS1 = Format(
@@ -64,10 +66,10 @@ UIS1 = Format(
 
 
 class _Convention:
-    """The swipe convention is a property of the whole file: a first pass keeps its swipes and nothing else."""
+    """The swipe convention is a property of the whole file. A first pass collects the swipes alone."""
 
-    def __init__(self, desk: Desk):
-        self.desk = desk
+    def __init__(self, context: Context):
+        self.context = context
         self.lines: list[Line] = []
 
     def add(self, line: Any) -> None:
@@ -82,18 +84,19 @@ class _Convention:
         if swipes:
             self.lines.append({"steps": swipes, "swipes": line.get("swipes")})
 
-    def inverted(self, name: str) -> bool:
-        asked = self.desk.options.swipes
+    def stored(self, name: str) -> str:
+        asked = self.context.options.swipes
         if asked != "detect":
-            self.desk.note(f"{name}: swipes taken as stored {asked}, as told")
-            return asked == "inverted"
+            self.context.note(f"{name}: swipes taken as stored {asked}, as asked for")
+            return asked
         found = swipe_convention(self.lines)
         if found.evidence:
-            self.desk.note(f"{name}: {found.evidence}".replace("exchanged on load", "exchanged on import"))
-        return found.stored == "inverted"
+            doubt = f"warning: swipes {UNDETERMINED}: " if found.stored == UNDETERMINED else ""
+            self.context.note(f"{name}: {doubt}{found.evidence}".replace("exchanged on load", "exchanged on import"))
+        return found.stored
 
 
-def _texts(path: Path, desk: Desk) -> Iterator[tuple[str, bytes]]:
+def _texts(path: Path, context: Context) -> Iterator[tuple[str, bytes]]:
     consumed = 0
     with path.open("rb") as file:
         for number, text in enumerate(file, 1):
@@ -102,7 +105,7 @@ def _texts(path: Path, desk: Desk) -> Iterator[tuple[str, bytes]]:
             if text.strip():
                 yield f"{path}:{number}", text
             consumed += len(text)
-            desk.tick(consumed)
+            context.tick(consumed)
 
 
 def _parsed(text: bytes, where: str) -> Any:
@@ -119,35 +122,34 @@ def _parsed_or_none(text: bytes, where: str) -> Any:
         return None
 
 
-def _plain(value: Any) -> Any:
-    """A table row as JSON would have it: Arrow gives every struct every key of its column, absent ones as None."""
-    if isinstance(value, dict):
-        if isinstance(value.get("bytes"), bytes):
-            return value
-        return {key: _plain(item) for key, item in value.items() if item is not None}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+def _line_or_none(row: Mapping[str, Any], where: str) -> Any:
+    try:
+        return line_of(row, where)
+    except DataError:
+        return None
 
 
-def _offer(parse: Any, unit: Unit, number: int, inverted: bool, desk: Desk, where: str) -> Line:
+def _entry(parse: Any, unit: Unit, number: int, stored: str, context: Context, where: str) -> Line:
     line = parse()
     if not isinstance(line, dict) or not isinstance(line.get("goal"), str):
         raise DataError(where, "expected an object with a goal per line")
     steps = line.get("steps")
     if not isinstance(steps, list) or not steps:
         raise DataError(where, f"steps is {reprlib.repr(steps)}, expected a list with at least one step")
-    inverted = inverted and line.get("swipes") != "finger"
-    changed: Line = {"swipes": "inverted"} if inverted else {}
+    stored = "finger" if line.get("swipes") == "finger" else stored
+    inverted = stored == "inverted"
+    changed: Line = {} if stored == "finger" else {"swipes": stored}
     if "episode_id" not in line:
         line["episode_id"] = f"{Path(unit.name).stem}-{number}"
         changed["episode_id"] = None
     elif isinstance(line["episode_id"], bool) or not isinstance(line["episode_id"], int | str):
         raise DataError(where, f"episode_id is {reprlib.repr(line['episode_id'])}, expected a string or an integer")
-    made = [_step(step, unit.paths[0], inverted, desk, f"{where} step {i}") for i, step in enumerate(steps)]
+    made = [_step(step, unit.paths[0], inverted, context, f"{where} step {i}") for i, step in enumerate(steps)]
     earlier = {key: line.pop(key) for key in _OURS if key in line}
     return line | {"steps": made, "import": changed | ({"earlier": earlier} if earlier else {})}
 
 
-def _step(recorded: Any, path: Path, inverted: bool, desk: Desk, where: str) -> Line:
+def _step(recorded: Any, path: Path, inverted: bool, context: Context, where: str) -> Line:
     content = recorded.get("action_content") if isinstance(recorded, dict) else None
     name = content.get("action") if isinstance(content, dict) else None
     if not isinstance(content, dict) or name not in ACTION_NAMES:
@@ -157,10 +159,10 @@ def _step(recorded: Any, path: Path, inverted: bool, desk: Desk, where: str) -> 
         made["action_content"] = exchanged(content, where)
     changed: Line = {"earlier": made.pop("import")} if "import" in made else {}
     picture = recorded.get("screenshot")
-    if desk.options.screen is None:
+    if context.options.screen is None:
         if isinstance(picture, str):
             changed["screenshot"] = picture
-        made["screenshot"] = desk.put(encoded(_image(picture, path, desk, where), where))
+        made["screenshot"] = context.put(encoded(_image(picture, path, context, where), where))
     if "box_origin" not in made and _boxes(made):
         made["box_origin"], changed["box_origin"] = "annotation", "added"
     return made | ({"import": changed} if changed else {}) | {"was": name}
@@ -172,33 +174,33 @@ def _boxes(step: Mapping[str, Any]) -> bool:
     return any(box for box in boxed)
 
 
-def _image(picture: Any, path: Path, desk: Desk, where: str) -> bytes:
-    if isinstance(picture, dict) or (hub.is_table(path) and not isinstance(picture, str)):
-        return hub.image(picture, where)
+def _image(picture: Any, path: Path, context: Context, where: str) -> bytes:
+    if isinstance(picture, dict) or (tables.is_table(path) and not isinstance(picture, str)):
+        return tables.image(picture, where)
     if not isinstance(picture, str) or not picture:
         raise DataError(where, f"screenshot is {reprlib.repr(picture)}, expected the path of an image")
     relative = os.path.normpath(picture)
     if relative == ".." or relative.startswith(("../", "..\\")):
         raise DataError(where, f"screenshot {picture!r} leaves the folder of the data")
-    folder = desk.options.images or path.parent
+    folder = context.options.images or path.parent
     # --images names the folder that the paths count from, or the one that holds the files themselves.
-    tried = [folder / relative, *([folder / Path(relative).name] if desk.options.images else [])]
-    for file in tried:
-        if file.is_file():
-            return file.read_bytes()
-    raise DataError(
-        where,
-        f"screenshot {tried[0]} is missing; name its folder with --images, or import without images with --screen",
-    )
+    # An absolute path counts where the file is in one of them.
+    tried = [folder / relative, *([folder / Path(relative).name] if context.options.images else [])]
+    hint = "; name its folder with --images, or import without images with --screen"
+    inside = [file for file in tried if any(stays_in(place, file) for place in (folder, path.parent))]
+    file = next((file for file in inside if is_file(file)), (inside or tried)[0])
+    if not inside:
+        raise DataError(where, f"screenshot {picture!r} is not in the folder of the data, and is not copied{hint}")
+    return read_file(file, where, hint=hint)
 
 
 def exchanged(content: Mapping[str, Any], where: str) -> Line:
-    """The action with start and end of a vertical swipe exchanged; its own inverse."""
+    """The action with start and end of a vertical swipe exchanged. Doing it twice changes nothing."""
     try:
         (x1, y1), (x2, y2) = content["coordinate"], content["coordinate2"]
         vertical = abs(x2 - x1) <= abs(y2 - y1)
     except (KeyError, TypeError, ValueError):
-        raise DataError(where, f"the swipe {reprlib.repr(dict(content))} has no two points") from None
+        raise DataError(where, f"the swipe {reprlib.repr(dict(content))} does not have two points") from None
     if not vertical:
         return dict(content)
     return dict(content) | {"coordinate": content["coordinate2"], "coordinate2": content["coordinate"]}
@@ -208,11 +210,11 @@ def exchanged(content: Mapping[str, Any], where: str) -> Line:
 
 
 def export_uis1(source: Path, target: Path, swipes: Literal["stored", "finger", "inverted"] = "stored") -> int:
-    """Write an imported `episodes.jsonl` as UI-S1 JSONL; returns the number of lines. Complete or not at all.
+    """Write an imported `episodes.jsonl` as UI-S1 JSONL, completely or not at all. Returns the number of lines.
 
-    What came from UI-S1 JSONL gets its own content back: JSON-equal to the source line by line, numbers included. swipes:
-    "stored" as the source had them (finger motion for all other formats). Screenshots keep their present path, relative to
-    the source's folder, unless the source had a name of its own.
+    Lines that came from UI-S1 JSONL are JSON-equal to their source again, numbers included. swipes: "stored" writes them as
+    the source had them (finger motion for all other formats). Screenshots keep their present path, relative to the source's
+    folder, unless the source had a name for them.
     """
     count = 0
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -220,16 +222,19 @@ def export_uis1(source: Path, target: Path, swipes: Literal["stored", "finger", 
     with source.open("rb") as lines, partial_file.open("w", encoding="utf-8", newline="\n") as out:
         for number, text in enumerate(lines, 1):
             if text.strip():
-                out.write(
-                    json.dumps(_restored(_parsed(text, f"{source}:{number}"), swipes, f"{source}:{number}")) + "\n"
-                )
+                where = f"{source}:{number}"
+                line = _parsed(text, where)
+                try:
+                    out.write(json.dumps(_restored(line, swipes, where)) + "\n")
+                except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
+                    raise DataError(where, f"not a line that was imported: {type(error).__name__} {error}") from None
                 count += 1
     os.replace(partial_file, target)
     return count
 
 
 def _restored(line: Any, swipes: str, where: str) -> Line:
-    """Undo one import; data that were imported again (merged) carry the earlier one inside."""
+    """Undo one import. Data that were imported twice (merged) hold the first import inside the second."""
     if not isinstance(line, dict) or not isinstance(line.get("steps"), list):
         raise DataError(where, "expected an object with steps per line")
     changed: Line = line.get("import", {})

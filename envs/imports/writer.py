@@ -1,8 +1,8 @@
-"""Writing what importers read: images once, one part per unit, a journal per finished part, then all of it joined.
+"""Writing what importers read: each image once, one part per unit, a journal per finished part, then all parts joined.
 
-Nothing half-written is ever taken for complete. A part counts when its journal is there; the journal appears by renaming,
-after the part, which was itself renamed after its last line. Images appear by renaming and are named after their content.
-`episodes.jsonl` appears last. A process killed at any moment leaves only files that the next run does again.
+A file that is written halfway never counts as complete. A part counts when its journal exists. A part is renamed into place
+after its last line, and its journal after it. Images are renamed into place too, and named after their content.
+`episodes.jsonl` comes last. A process that is killed at any moment leaves only files that the next run makes again.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.errors import DataError
-from agent.types import Screenshot
-from envs.conventions import Size
-from envs.episodes import load_episodes
-from envs.imports.draft import Dropped, Format, Fragment, Line, Options, Unit
-from envs.match import judge
+from guiderail.agent.errors import DataError
+from guiderail.agent.types import Screenshot
+from guiderail.agent.untrusted import printable
+from guiderail.envs.imports.draft import Dropped, Format, Fragment, Line, Options, Unit, splits_of
+from guiderail.envs.recordings.conventions import Size
+from guiderail.envs.recordings.episodes import load_episodes
+from guiderail.envs.recordings.match import judge
 
 Tick = Callable[[int], None]
 Journal = dict[str, Any]
@@ -29,8 +30,8 @@ _COUNTERS = ("theirs", "ours", "boxes", "splits", "unlisted")
 
 
 @dataclass
-class Bench:
-    """The `Desk` of one unit. Keeps no image."""
+class UnitContext:
+    """The `Context` of one unit. Holds no image in memory."""
 
     out: Path
     options: Options
@@ -38,7 +39,7 @@ class Bench:
     notes: list[str] = field(default_factory=list)
 
     def put(self, screenshot: Screenshot) -> str:
-        """Store under the SHA-256 of the file's bytes; an image that is there already is left alone."""
+        """Store under the SHA-256 of the file's bytes; an image that exists already is left as it is."""
         data, digest = screenshot.encoded(), screenshot.digest
         name = f"images/{digest[:2]}/{digest[:32]}.{'png' if data[:1] == bytes((0x89,)) else 'jpg'}"
         path = self.out / name
@@ -68,15 +69,15 @@ def part_path(out: Path, index: int) -> Path:
 
 
 def write_unit(form: Format, unit: Unit, index: int, out: Path, options: Options, tick: Tick) -> None:
-    """Import one unit into its part and journal. Raises DataError; then neither of them is there."""
-    bench = Bench(out, options, tick)
+    """Import one unit into its part and journal. When it raises DataError, neither exists."""
+    context = UnitContext(out, options, tick)
     journal: Journal = {"unit": unit.name, "episodes": 0, "steps": 0, "dropped": [], "fragments": []}
     counters: dict[str, Counter[str]] = {name: Counter() for name in _COUNTERS}
-    # The process id keeps an orphan of a killed run and its successor out of each other's way.
+    # With the process id in the name, a process left over from a killed run does not disturb its successor.
     partial = out / f".import-{index:05d}.{os.getpid()}.part.jsonl"
     try:
         with partial.open("w", encoding="utf-8", newline="\n") as file:
-            for where, make in form.read(unit, bench):
+            for where, make in form.read(unit, context):
                 made = _made(where, make, options, journal, counters)
                 if isinstance(made, Fragment):
                     steps = {str(i): step for i, step in made.steps.items()}
@@ -90,7 +91,7 @@ def write_unit(form: Format, unit: Unit, index: int, out: Path, options: Options
         os.replace(partial, part_path(out, index))
     finally:
         partial.unlink(missing_ok=True)
-    journal |= {"notes": bench.notes, **{name: dict(c) for name, c in counters.items()}}
+    journal |= {"notes": context.notes, **{name: dict(c) for name, c in counters.items()}}
     write_whole(journal_path(out, index), json.dumps(journal, ensure_ascii=False).encode())
 
 
@@ -102,7 +103,7 @@ def _made(
     counters: Mapping[str, Counter[str]],
 ) -> Line | Fragment | None:
     try:
-        made = make()
+        made = _tried(make, where)
         if isinstance(made, dict) and not str(made["goal"]).strip():
             raise DataError(where, "the goal is blank")
         return made
@@ -120,26 +121,39 @@ def _made(
     return None
 
 
+def _tried(make: Callable[[], Line | Fragment | None], where: str) -> Line | Fragment | None:
+    """What `make` makes, if it can be written. Raises DataError also for values of a kind that the format's reader did not
+    expect; errors of the output folder pass."""
+    try:
+        made = make()
+        json.dumps(asdict(made) if isinstance(made, Fragment) else made, ensure_ascii=False, allow_nan=False).encode()
+        return made
+    except UnicodeEncodeError:
+        raise DataError(where, "a text holds one half of a surrogate pair") from None
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise DataError(where, f"breaks the format's rules: {type(error).__name__} {error}"[:300]) from None
+
+
 def short(where: str) -> str:
     """ "file:record" without the folder, which means nothing on another machine."""
     return where.rpartition(os.sep)[2]
 
 
 def reason_of(error: DataError) -> str:
-    return str(error).removeprefix(f"{error.where}: ")
+    return printable(str(error).removeprefix(f"{error.where}: "))
 
 
 def write_line(
     file: Any, form: Format, where: str, line: Line, journal: Journal, counters: Mapping[str, Counter[str]]
 ) -> None:
-    """One finished line; `was` of each step goes into the counts and out of the line."""
+    """Write one finished line. `was` of each step is counted and removed from the line."""
     for step in line["steps"]:
         was, ours = step.pop("was"), step["action_content"]["action"]
         counters["theirs"][f"{was} -> {ours}"] += 1
         counters["ours"][ours] += 1
         if "box_origin" in step:
             counters["boxes"][step["box_origin"]] += 1
-    counters["splits"].update(filter(None, [line.get("split"), *line.get("subsplits", ())]))
+    counters["splits"].update(splits_of(line))
     provenance = {"format": form.name, "source": short(where), **line.pop("import", {})}
     file.write(json.dumps(line | {"swipes": "finger", "import": provenance}, ensure_ascii=False) + "\n")
     journal["episodes"] += 1
@@ -147,10 +161,10 @@ def write_line(
 
 
 def gate(part: Path, screen: Size | Any) -> dict[str, int]:
-    """Read the part back through the loader and hold every expert action against itself.
+    """Read the part back through the loader and judge every expert action against itself.
 
-    Returns the steps by action. Raises DataError for the first line that the loader refuses or whose action is no match for
-    itself: then the importer, not the data, is at fault.
+    Returns the number of steps by action. Raises DataError for the first line that the loader refuses, or whose action does
+    not match itself: then the importer is at fault, not the data.
     """
     steps: Counter[str] = Counter()
     for episode in load_episodes(part, screen=screen, swipes="finger").episodes:
@@ -166,10 +180,10 @@ def gate(part: Path, screen: Size | Any) -> dict[str, int]:
 
 
 def join(form: Format, units: list[Unit], out: Path, options: Options) -> Journal:
-    """All parts -> `episodes.jsonl.part` in the order of the units, then what only several units together complete.
+    """Join all parts into `episodes.jsonl.part`, in the order of the units; then the episodes that span several units.
 
-    An episode id that was seen before is dropped when the line says the same, and renamed "<unit>-<id>" otherwise.
-    Returns the journals added up.
+    An episode whose id was seen before is dropped when its line is the same, and renamed "<unit>-<id>" otherwise. Returns
+    the sums of all journals.
     """
     total = _added([json.loads(journal_path(out, index).read_bytes()) for index in range(len(units))])
     seen: dict[str, int] = {}
@@ -228,7 +242,7 @@ def _added(journals: list[Journal]) -> Journal:
 
 
 def _joined(total: Journal) -> Iterator[tuple[str, Line]]:
-    """Complete episodes out of fragments; the others are dropped with what is missing."""
+    """Put fragments together to episodes. Incomplete ones are dropped; the reason says what is missing."""
     known: dict[str, tuple[str, int, Line, dict[int, Line]]] = {}
     for where, id_, length, head, steps in total["fragments"]:
         _, _, _, together = known.setdefault(id_, (where, length, head, {}))

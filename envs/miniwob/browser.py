@@ -1,38 +1,41 @@
 """A page of MiniWoB++ in headless Chromium as a Device.
 
-How actions become input: a click and a long press are the mouse's; a swipe over something that scrolls turns the wheel by
-as much as the finger moves, as on a touch screen, and drags the mouse everywhere else; text goes to the focused element key
-by key, newlines and tabs as spaces (a newline would press Enter), other control characters and the private characters
-that WebDriver takes for keys are dropped. Enter and a few keys by name work; Back, Home, Menu and Open do nothing here.
+How actions become input: clicks and long presses are done with the mouse. A swipe over something that scrolls turns the
+wheel by as much as the finger moves, as on a touch screen; anywhere else it drags the mouse. Text goes to the focused
+element key by key: newlines and tabs as spaces (a newline would press Enter), without other control characters and the
+private characters that WebDriver takes for keys. Enter and a few keys by name work; Back, Home, Menu and Open do nothing.
 """
 
 from __future__ import annotations
 
 import base64
-import ctypes
-import os
-import shutil
-import signal
 import time
 import unicodedata
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from miniwob.fields import get_field_extractor
 from miniwob.selenium_instance import SeleniumInstance
-from selenium import webdriver
-from selenium.common.exceptions import WebDriverException
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
-from urllib3.exceptions import HTTPError
 
-from agent.errors import EnvCrashed, SetupError
-from agent.types import Action, Answer, Click, Key, LongPress, Point, Screenshot, Swipe, SystemButton, Type, Wait
-from envs.device import Element
-from envs.miniwob.page import HEIGHT, WIDTH, Page, elements, read_page
+from guiderail.agent.errors import EnvCrashed
+from guiderail.agent.types import (
+    Action,
+    Answer,
+    Click,
+    Key,
+    LongPress,
+    Point,
+    Screenshot,
+    Swipe,
+    SystemButton,
+    Type,
+    Wait,
+)
+from guiderail.envs.live.chromium import Tab, start_driver, stop_driver
+from guiderail.envs.live.device import Element
+from guiderail.envs.miniwob.page import HEIGHT, WIDTH, Page, elements, read_page
 
 LONGEST_WAIT = 60.0
 HOUR_MS = 3_600_000
@@ -55,9 +58,7 @@ KEYS = {
     "PAGE_UP": Keys.PAGE_UP,
     "PAGE_DOWN": Keys.PAGE_DOWN,
 }
-_FLAGS = ("headless", "disable-gpu", "no-sandbox", "disable-dev-shm-usage", "hide-scrollbars", "remote-debugging-pipe")
-
-# Decided pages stay as they are: without this the page covers itself with a START button that begins another episode.
+# Without the last line a decided page would cover itself with a START button that begins another episode.
 _BEGIN = """
 core.EPISODE_MAX_TIME = arguments[1];
 Math.seedrandom(arguments[0]);
@@ -87,7 +88,7 @@ let last = NaN, still = 0, frames = 0;
   if (still >= 6 || ++frames > 120) done(); else requestAnimationFrame(look);
 })();
 """
-# A point of the element that a mouse reaches: the centre if it can be had, else the first of a grid that nothing covers.
+# A point of the element that a mouse reaches: the centre, or else the first point of a grid that nothing covers.
 _REACH = """
 const e = core.previousDOMInfo[arguments[0]], [width, height] = [arguments[1], arguments[2]];
 if (!e) return null;
@@ -104,51 +105,20 @@ return null;
 
 
 class _Instance(SeleniumInstance):  # type: ignore[misc]
-    """The package's instance with a driver that survives small containers and never outlives this process: Chromium ends
-    with the pipe to its driver, and the driver by a signal when we end. Both write to `folder`, which is ours to remove:
-    a killed browser leaves megabytes behind."""
+    """The package's instance with a driver that runs in small containers and never outlives this process."""
 
     folder: TemporaryDirectory[str]
 
     def create_driver(self) -> None:
-        options = webdriver.ChromeOptions()
-        for flag in _FLAGS:
-            options.add_argument(flag)
-        options.unhandled_prompt_behavior = "dismiss"
-        options.binary_location, driver = find_browser()
         self.folder = TemporaryDirectory(prefix="guiderail-", ignore_cleanup_errors=True)
-        place = {**os.environ, "TMPDIR": self.folder.name}
-        service = Service(executable_path=driver, env=place, popen_kw={"preexec_fn": _die_with_parent})
-        self.driver = webdriver.Chrome(service=service, options=options)
-        self.driver.set_page_load_timeout(30)
-        self.driver.set_script_timeout(30)
+        self.driver = start_driver(self.folder.name)
 
 
-def _die_with_parent() -> None:
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-
-
-def find_browser() -> tuple[str, str]:
-    """Paths of browser and driver: MINIWOB_CHROME_BINARY and MINIWOB_CHROMEDRIVER, else what is on PATH."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    browser = os.environ.get("MINIWOB_CHROME_BINARY") or next(filter(None, map(shutil.which, names)), None)
-    driver = os.environ.get("MINIWOB_CHROMEDRIVER") or shutil.which("chromedriver")
-    if browser is None or driver is None:
-        missing = "Chromium" if browser is None else "chromedriver"
-        raise SetupError(
-            f"no {missing} found; run: apt-get install chromium chromium-driver, or set MINIWOB_CHROME_BINARY and "
-            "MINIWOB_CHROMEDRIVER"
-        )
-    return browser, driver
-
-
-class Browser:
+class Browser(Tab):
     """One Chromium. scale: screenshot pixels per page pixel. Raises EnvCrashed from everything but close."""
 
     def __init__(self, scale: int = 2):
         self.scale = scale
-        self.broken = False
         self._extract: Callable[[str], list[tuple[str, str]]] = lambda text: []
         with self.machine():
             self._instance = _Instance(0, "click-test", headless=True)
@@ -177,7 +147,7 @@ class Browser:
         return read_page(utterance, dict(self._extract(utterance)), raw)
 
     def reach(self, ref: int) -> tuple[float, float] | None:
-        """Where a mouse can touch an element of the last `look`, in page pixels; None where it cannot."""
+        """Where a mouse reaches an element of the last `look`, in page pixels; None where it cannot."""
         with self.machine():
             point = self.driver.execute_script(_REACH, ref, WIDTH, HEIGHT)
         return None if point is None else (float(point[0]), float(point[1]))
@@ -198,32 +168,10 @@ class Browser:
     def scrolls(self, x: int, y: int, sideways: bool) -> bool:
         return bool(self.driver.execute_script(_SCROLLS, x, y, sideways))
 
-    def command(self, name: str, **parameters: Any) -> dict[str, Any]:
-        """One command of the DevTools protocol."""
-        made: dict[str, Any] = self.driver.execute_cdp_cmd(name, parameters)
-        return made
-
-    @contextmanager
-    def machine(self) -> Iterator[None]:
-        """What driver and browser raise is the machine's fault; such a browser is not used again."""
-        try:
-            yield
-        except EnvCrashed:
-            self.broken = True
-            raise
-        except (WebDriverException, HTTPError, OSError) as error:
-            self.broken = True
-            text = str(error).strip() or type(error).__name__
-            raise EnvCrashed(f"Chromium: {text.splitlines()[0]}") from error
-
     def close(self) -> None:
         if not hasattr(self, "driver"):
             return
-        process = self.driver.service.process
-        with suppress(WebDriverException, HTTPError, OSError):
-            if self.broken:
-                process.kill()
-            self.driver.quit()
+        stop_driver(self.driver, at_once=self.broken)
         self._instance.folder.cleanup()
 
 
@@ -331,7 +279,7 @@ class BrowserDevice:
         chain.w3c_actions.perform()
 
     def close(self) -> None:
-        """Nothing: the browser belongs to the site."""
+        """Nothing: the browser belongs to the session."""
 
 
 def _pixels(point: Point) -> tuple[int, int]:

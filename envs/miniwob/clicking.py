@@ -1,13 +1,13 @@
-"""Experts of pages that are clicked, waited for and dragged on."""
+"""Experts of pages that need clicks, waiting and dragging."""
 
 from __future__ import annotations
 
 import re
 
-from agent.types import Swipe, Wait
-from envs.miniwob.browser import Browser
-from envs.miniwob.moves import Move, Moves, click, first, named, submit, the
-from envs.miniwob.page import Node, Page, fraction
+from guiderail.agent.types import Swipe, Wait
+from guiderail.envs.miniwob.browser import Browser
+from guiderail.envs.miniwob.moves import Move, Moves, click, first, named, submit, the
+from guiderail.envs.miniwob.page import Node, Page, fraction
 
 
 def click_only_button(on: Browser) -> Moves:

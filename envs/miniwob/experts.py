@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from envs.miniwob import clicking, writing
-from envs.miniwob.moves import Expert, safe
+from guiderail.envs.miniwob import clicking, writing
+from guiderail.envs.miniwob.moves import Expert, safe
 
 EXPERTS: dict[str, Expert] = {
     name: safe(script)

@@ -1,7 +1,7 @@
 """What an expert of a page is made of: moves, and how it finds what to aim at.
 
-An expert is a generator of moves; between two moves the world goes on, so each looks again after what it did. One that
-does not know how to go on ends, and its task then counts as given up.
+An expert is a generator of moves. The page changes between two moves, so an expert looks again after each. When it does not
+know how to go on, it ends, and its task counts as given up.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from agent.types import Action, Box, Click, Terminate, Type
-from envs.miniwob.browser import Browser
-from envs.miniwob.page import Node, Page, fraction
+from guiderail.agent.types import Action, Box, Click, Terminate, Type
+from guiderail.envs.miniwob.browser import Browser
+from guiderail.envs.miniwob.page import Node, Page, fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def submit(on: Browser) -> Move:
 
 
 def safe(script: Expert) -> Expert:
-    """Where a script looks for something that is not there, it has come to its end."""
+    """A script that looks for something that does not exist ends there, without an error."""
 
     def run(on: Browser) -> Moves:
         try:

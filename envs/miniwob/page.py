@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent.types import Box, Point
-from envs.device import Element, Kind
+from guiderail.agent.types import Box, Point
+from guiderail.envs.live.device import Element, Kind
 
 WIDTH, HEIGHT = 160, 210
 """The part of the page that is the task, in page (CSS) pixels."""
@@ -30,8 +30,8 @@ _KINDS: dict[str, Kind] = {
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One element, or one line of bare text (tag "t"). ref: negative for bare text. value: of inputs; bool for boxes
-    to tick. parent: position of its parent in the page's list, -1 for the root."""
+    """One element, or one line of bare text (tag "t"). ref: negative for bare text. value: of inputs; bool for check
+    boxes. parent: position of its parent in the page's list, -1 for the root."""
 
     ref: int
     parent: int
@@ -86,12 +86,12 @@ class Page:
         return self.nodes[node.parent] if node.parent >= 0 else None
 
     def words(self, node: Node) -> str:
-        """Its text with that of everything inside."""
+        """Its text, with the text of everything inside."""
         return " ".join(n.text for n in (node, *self.under(node)) if n.text)
 
 
 def read_page(goal: str, fields: Mapping[str, str], raw: Mapping[str, Any]) -> Page:
-    """raw: what core.getDOMInfo() returns. It comes from the page: anything unexpected in it is left out."""
+    """raw: what core.getDOMInfo() returns. It comes from the page, so anything unexpected in it is left out."""
     return Page(goal, fields, tuple(_nodes(raw)))
 
 
@@ -123,7 +123,7 @@ def _nodes(raw: Mapping[str, Any]) -> Iterator[Node]:
 
 
 def elements(page: Page) -> list[Element]:
-    """What is visible, top to bottom: leaves and everything one can type into or press."""
+    """What is visible, top to bottom: leaves, and everything that can be typed into or pressed."""
     found = [e for node in page.nodes if (e := _element(node))]
     return sorted(found, key=lambda e: (e.box.top, e.box.left))
 

@@ -3,65 +3,57 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from agent.codec import action_to_json
-from agent.errors import SetupError
-from agent.screen import ScreenTransform
-from agent.types import Box, Screenshot
-from envs.device import Element
-from envs.miniwob.moves import Move
-from envs.miniwob.tasks import WebTask, WebTasks
+from guiderail.agent.codec import action_to_json
+from guiderail.agent.disk import new_folder
+from guiderail.agent.screen import ScreenTransform
+from guiderail.agent.types import Box, Screenshot
+from guiderail.envs.live.device import Element
+from guiderail.envs.miniwob.moves import Move
+from guiderail.envs.miniwob.tasks import WebTask, WebTasks
 
 FORMAT = 1
 
 
 def record(out: Path, world: WebTasks, done: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """Record every task of a world by its expert into the folder `out`; returns counts. Only episodes with a raw reward of
-    1 are kept; the others are named under "failed". done: called after each episode.
+    """Record every task of a world, done by its expert, into the folder `out`. Returns counts. Only episodes with a raw
+    reward of 1 are kept; the names of the others are under "failed". done: called after each episode.
 
-    The folder appears at once and complete, by renaming `.NAME.part` beside it. Raises SetupError when `out` already holds
-    something or a page has no expert, EnvCrashed when the browser fails.
+    The folder appears at once and complete (agent/disk.py). Raises SetupError when `out` already holds something or is
+    being written, or a page has no expert, EnvCrashed when the browser fails.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SetupError(f"{out} is not an empty folder; choose another one or delete it first")
-    partial = out.parent / f".{out.name}.part"
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "images").mkdir(parents=True)
-    pages: Counter[str] = Counter()
-    actions: Counter[str] = Counter()
-    failed: list[str] = []
-    site = world.open(0)
-    try:
-        with (partial / "episodes.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-            for name, _ in world.listed():
-                line = _episode(site.task(name), partial)
-                if line is None:
-                    failed.append(name)
-                else:
-                    pages[line["page"]] += 1
-                    actions.update(step["action_content"]["action"] for step in line["steps"])
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                done()
-    finally:
-        site.close()
-    counts = {
-        "episodes": sum(pages.values()),
-        "steps": sum(actions.values()),
-        "failed": failed,
-        "pages": dict(sorted(pages.items())),
-        "actions": dict(sorted(actions.items())),
-    }
-    (partial / "DATASET.md").write_text(_card(world, counts), "utf-8")
-    if out.exists():
-        out.rmdir()
-    os.replace(partial, out)
+    with new_folder(out) as partial:
+        (partial / "images").mkdir()
+        pages: Counter[str] = Counter()
+        actions: Counter[str] = Counter()
+        failed: list[str] = []
+        session = world.open(0)
+        try:
+            with (partial / "episodes.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+                for name, _ in world.listed():
+                    line = _episode(session.task(name), partial)
+                    if line is None:
+                        failed.append(name)
+                    else:
+                        pages[line["page"]] += 1
+                        actions.update(step["action_content"]["action"] for step in line["steps"])
+                        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    done()
+        finally:
+            session.close()
+        counts = {
+            "episodes": sum(pages.values()),
+            "steps": sum(actions.values()),
+            "failed": failed,
+            "pages": dict(sorted(pages.items())),
+            "actions": dict(sorted(actions.items())),
+        }
+        (partial / "DATASET.md").write_text(_card(world, counts), "utf-8")
     return counts
 
 
@@ -76,7 +68,7 @@ def _episode(task: WebTask, folder: Path) -> dict[str, Any] | None:
             move = task.move()
             steps.append(_step(shot, seen, move, folder))
             device.act(move.action)
-        if not task.success():
+        if not task.check().success:
             return None
     finally:
         task.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.errors import SetupError
+from guiderail.agent.errors import SetupError
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -56,7 +56,7 @@ TINY = _names(
 
 def suite(name: str) -> tuple[str, ...]:
     """Pages of a suite: smoke, tiny, experts (pages with a scripted expert), android-world, all; or page names with commas."""
-    from envs.miniwob.experts import EXPERTS
+    from guiderail.envs.miniwob.experts import EXPERTS
 
     known = {
         "smoke": SMOKE,

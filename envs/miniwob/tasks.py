@@ -4,46 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from agent.errors import EnvCrashed, SetupError
-from agent.types import Action, Terminate
-from envs.device import Device
-from envs.miniwob.browser import Browser, BrowserDevice, find_browser
-from envs.miniwob.experts import EXPERTS
-from envs.miniwob.moves import Move
-from envs.miniwob.suites import suite
-
-
-class BrowserPool:
-    """Browsers that are free; a new one is started only when none is, and broken ones are not used again."""
-
-    def __init__(self, scale: int):
-        self._scale = scale
-        self._free: list[Browser] = []
-        self._out: list[Browser] = []
-
-    def take(self) -> Browser:
-        browser = self._free.pop() if self._free else Browser(self._scale)
-        self._out.append(browser)
-        return browser
-
-    def give(self, browser: Browser) -> None:
-        self._out.remove(browser)
-        if browser.broken:
-            browser.close()
-        else:
-            self._free.append(browser)
-
-    def close(self) -> None:
-        for browser in (*self._free, *self._out):
-            browser.close()
-        self._free, self._out = [], []
+from guiderail.agent.errors import EnvCrashed, SetupError
+from guiderail.agent.types import Action, Outcome, Terminate
+from guiderail.envs.live.chromium import Pool, find_browser
+from guiderail.envs.live.device import Device
+from guiderail.envs.miniwob.browser import Browser, BrowserDevice
+from guiderail.envs.miniwob.experts import EXPERTS
+from guiderail.envs.miniwob.moves import Move
+from guiderail.envs.miniwob.suites import suite
 
 
 class WebTask:
-    """`envs.attempts.LiveTask` over one page and seed; ends by itself. Its id is "page/seed"."""
+    """`envs.live.attempts.LiveTask` over one page and seed; ends by itself. Its id is "page/seed"."""
 
-    def __init__(self, page: str, seed: int, max_steps: int, pool: BrowserPool):
+    def __init__(self, page: str, seed: int, max_steps: int, pool: Pool[Browser]):
         self.page, self.seed, self.max_steps = page, seed, max_steps
         self._pool = pool
         self._browser: Browser | None = None
@@ -67,18 +43,18 @@ class WebTask:
     def over(self) -> bool:
         return self._here().standing()[0]
 
-    def success(self) -> bool:
+    def check(self) -> Outcome:
         done, reward = self._here().standing()
-        return done and reward == 1
+        return Outcome(done and reward == 1)
 
     def expert(self) -> tuple[str, Action]:
         move = self.move()
         return move.thought, move.action
 
     def move(self) -> Move:
-        """The expert's next move with its target. Gives up when its script has ended and the page has not."""
+        """The expert's next move with its target. Gives up when its script has ended before the page is decided."""
         if self.page not in EXPERTS:
-            raise SetupError(f"{self.page} has no expert; --suite experts lists pages that have")
+            raise SetupError(f"{self.page} has no expert; --suite experts runs the pages that have one")
         if self._script is None:
             self._script = EXPERTS[self.page](self._here())
         return next(self._script, Move(Terminate("failure"), "I do not know how to go on"))
@@ -97,7 +73,7 @@ class WebTask:
 
 @dataclass(frozen=True, slots=True)
 class WebTasks:
-    """`envs.attempts.World`: the pages of a suite, `seeds` episodes each, from seed `seed` on. scale: see Browser."""
+    """`envs.live.attempts.World`: the pages of a suite, `seeds` episodes each, from seed `seed` on. scale: see Browser."""
 
     suite: str = "smoke"
     seeds: int = 3
@@ -114,15 +90,15 @@ class WebTasks:
     def _seeds(self) -> range:
         return range(self.seed, self.seed + self.seeds)
 
-    def open(self, worker: int) -> WebSite:
-        return WebSite(self)
+    def open(self, worker: int) -> WebSession:
+        return WebSession(self)
 
 
-class WebSite:
-    """`envs.attempts.Site`: one browser per attempt under way."""
+class WebSession:
+    """`envs.live.attempts.Session`: one browser per attempt under way."""
 
     def __init__(self, world: WebTasks):
-        self._world, self._pool = world, BrowserPool(world.scale)
+        self._world, self._pool = world, Pool(partial(Browser, world.scale))
 
     def task(self, name: str) -> WebTask:
         page, _, seed = name.rpartition("/")

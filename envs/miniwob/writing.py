@@ -1,13 +1,13 @@
-"""Experts of pages that are written on."""
+"""Experts of pages on which text is typed."""
 
 from __future__ import annotations
 
 import re
 
-from agent.types import Key, SystemButton, Type, Wait
-from envs.miniwob.browser import Browser
-from envs.miniwob.moves import Move, Moves, click, fields, first, named, submit, type_into
-from envs.miniwob.page import Page
+from guiderail.agent.types import Key, SystemButton, Type, Wait
+from guiderail.envs.miniwob.browser import Browser
+from guiderail.envs.miniwob.moves import Move, Moves, click, fields, first, named, submit, type_into
+from guiderail.envs.miniwob.page import Page
 
 
 def focus_text(on: Browser) -> Moves:
@@ -43,7 +43,7 @@ def login_user(on: Browser) -> Moves:
 
 
 def login_user_popup(on: Browser) -> Moves:
-    """A pop-up may come between any two moves; it is cancelled and the fields are filled again where needed."""
+    """A pop-up may come between any two moves; it is cancelled, and the fields are filled again where needed."""
     goal = on.look().fields
     for _ in range(12):
         page = on.look()

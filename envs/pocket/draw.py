@@ -9,7 +9,8 @@ from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont
 
-from envs.pocket.ui import Cell, Placed, Scene
+from guiderail.envs.pocket.handset.paint import paint, state_box, words_box
+from guiderail.envs.pocket.ui import Cell, Placed, Scene
 
 Colour = tuple[int, int, int]
 
@@ -72,11 +73,13 @@ def _font(pixels: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def draw(scene: Scene) -> Image.Image:
     """The scene as an RGB image of its size. Equal scenes give equal pixels."""
-    colours = theme(scene.look.theme)
+    if scene.appearance.handset:
+        return paint(scene)
+    colours = theme(scene.appearance.theme)
     frame = Image.new("RGB", (scene.width, scene.height), colours.back)
     if not any(p.layer == "header" for p in scene.placed):
         ImageDraw.Draw(frame).rectangle(
-            (0, 0, scene.width, round(scene.look.top * scene.width / 10) - 1), fill=colours.bar
+            (0, 0, scene.width, round(scene.appearance.top * scene.width / 10) - 1), fill=colours.bar
         )
     for item in scene.placed:
         if item.layer == "list":
@@ -97,6 +100,8 @@ def draw(scene: Scene) -> Image.Image:
 
 def text_box(item: Placed, scene: Scene) -> tuple[int, int, int, int]:
     """Pixels that hold the cell's words: left, top, right, bottom."""
+    if scene.appearance.handset:
+        return words_box(item, scene)
     size, right = _fit(item, scene)
     half = size * 0.6
     x, y = item.text_at
@@ -105,9 +110,9 @@ def text_box(item: Placed, scene: Scene) -> tuple[int, int, int, int]:
 
 
 def word_boxes(item: Placed, scene: Scene) -> list[tuple[str, tuple[int, int, int, int]]]:
-    """Each word of the cell with its pixels (all words as one where they do not snap), inside `text_box`."""
+    """Each word of the cell with its pixels (all words together where they do not snap), inside `text_box`."""
     left, top, right, bottom = text_box(item, scene)
-    if not scene.look.snap:
+    if not scene.appearance.snap:
         return [(item.cell.text, (left, top, right, bottom))]
     placed = _words(item.cell.text, _fit(item, scene)[0], scene.width / 10, True)
     return [(word, (left + x, top, min(right, left + round(end)), bottom)) for word, x, end in placed if word]
@@ -115,6 +120,8 @@ def word_boxes(item: Placed, scene: Scene) -> list[tuple[str, tuple[int, int, in
 
 def mark_box(item: Placed, scene: Scene) -> tuple[int, int, int, int] | None:
     """Pixels of the switch or tick box that shows the cell's state; None for other kinds."""
+    if scene.appearance.handset:
+        return state_box(item, scene)
     unit = scene.width / 10
     start, end = {"toggle": (2.1, 0.3), "check": (1.3, 0.46)}.get(item.cell.kind, (0.0, 0.0))
     if not start:
@@ -136,8 +143,8 @@ def _paste(frame: Image.Image, item: Placed, scene: Scene) -> None:
         (item.text_at[0] - left, item.text_at[1] - top),
         size,
         unit,
-        scene.look.snap,
-        scene.look.theme,
+        scene.appearance.snap,
+        scene.appearance.theme,
     )
     frame.paste(sprite, (left, top))
 
@@ -147,7 +154,9 @@ def _fit(item: Placed, scene: Scene) -> tuple[int, int]:
     unit = scene.width / 10
     reserved = {"toggle": 2.4, "check": 1.6, "button": 0.5}.get(item.cell.kind, 0.2) * unit
     room = item.box[2] - reserved - item.text_at[0]
-    return _fit_text(item.cell.text, round(scene.look.font * unit), unit, scene.look.snap, room, item.text_at[0])
+    return _fit_text(
+        item.cell.text, round(scene.appearance.font * unit), unit, scene.appearance.snap, room, item.text_at[0]
+    )
 
 
 @lru_cache(maxsize=4096)

@@ -1,7 +1,8 @@
-"""From a wish ("on this page, this should happen") to the next finger movement.
+"""The next finger movement towards a `Want`, such as "on this page, tap this".
 
-A template says what it wants next from the phone's state alone; `Guide` finds the way: it closes pop-ups, leaves wrong
-apps, walks to the page, scrolls until the target shows. So one expert serves recordings, noise and repairs of mistakes.
+A template says what it wants next, from the phone's state alone. `move` finds the way there: it closes pop-ups, leaves wrong
+apps, opens the page and scrolls until the target is visible. So the same expert works on undisturbed and disturbed phones,
+and after mistakes.
 """
 
 from __future__ import annotations
@@ -9,9 +10,21 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from agent.types import Action, Answer, Click, LongPress, Open, Point, Swipe, SystemButton, Terminate, Type, Wait
-from envs.pocket.phone import Phone
-from envs.pocket.ui import DISMISS, Op, Placed, shown_lines
+from guiderail.agent.types import (
+    Action,
+    Answer,
+    Click,
+    LongPress,
+    Open,
+    Point,
+    Swipe,
+    SystemButton,
+    Terminate,
+    Type,
+    Wait,
+)
+from guiderail.envs.pocket.phone import Phone
+from guiderail.envs.pocket.ui import DISMISS, Op, Placed, Scene
 
 Route = tuple[tuple[str, str], ...]
 """Pages below an app's first page, as (page, argument)."""
@@ -21,10 +34,11 @@ Route = tuple[tuple[str, str], ...]
 class Want:
     """The next thing to bring about.
 
-    app, route: the page where it happens. ops: tried from the last one back, so ("ask", "delete") answers a dialog that
-    already asks and opens it otherwise. text: what the field named by `ops` = ("focus", name) must hold; submit: press
-    Enter once it does. hold: reach ops[0] by a long press. menu: reach the dialog through the Menu button. say: what a
-    careful person would note down now, such as what is already done. answer: tell the user this.
+    app, route: the page where it happens. ops: tried from the last to the first, so ("ask", "delete") answers a dialog
+    that is open and opens it otherwise. text: what the field named by `ops` = ("focus", name) must hold; enter: press
+    Enter once it does. hold: reach ops[0] by a long press. menu: reach the dialog through the Menu button. use_open: start
+    the app by name. say: what a careful person would note down now, such as what is done already. answer: give the user
+    this answer.
     """
 
     app: str = ""
@@ -41,7 +55,7 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One expert step. target: the cell it is about, for the true box. thought: informative; `vague` may replace it."""
+    """One expert step. target: the cell that it acts on. thought: an informative one, which `thought` may replace."""
 
     action: Action
     thought: str
@@ -52,7 +66,7 @@ VAGUE = ("next", "go on", "tap it", "continue", "now this")
 
 
 def move(phone: Phone, want: Want | None) -> Move:
-    """The next step towards `want`; Terminate when there is nothing left to want."""
+    """The next step towards `want`; Terminate when nothing is wanted any more."""
     box = phone.state.dialog
     if box and box.until:
         return Move(Wait(2.0), "wait for it")
@@ -64,7 +78,7 @@ def move(phone: Phone, want: Want | None) -> Move:
 
 
 def thought(text: str, seed: int, index: int, informative: float = 0.5) -> str:
-    """The informative thought or, for about half of the steps, a vague one that remembers nothing."""
+    """`text`, or in the other steps a vague thought that remembers nothing. informative: share of steps that get `text`."""
     rng = random.Random(f"thought-{seed}-{index}")
     return text if rng.random() < informative else rng.choice(VAGUE)
 
@@ -74,7 +88,7 @@ def _note(want: Want, text: str) -> str:
 
 
 def _dialog(phone: Phone, want: Want | None) -> Move:
-    """Answer a dialog the wished way, else close it."""
+    """Answer a dialog as wanted, or close it."""
     found = next((hit for op in reversed(want.ops if want else ()) if (hit := phone.scene().find(op))), None)
     if found and want:
         return _click(phone, found, _note(want, f"tap {found.cell.text}"))
@@ -85,12 +99,12 @@ def _dialog(phone: Phone, want: Want | None) -> Move:
 
 
 def _walk(phone: Phone, want: Want) -> Move | None:
-    """One step of the way to the wished page; None when it is in front."""
-    screen = phone.screen
-    if screen is None or screen.app != want.app:
+    """One step of the way to the wanted page; None when it is in front."""
+    front = phone.state.front
+    if front is None or front.app != want.app:
         if want.use_open:
             return Move(Open(want.app), _note(want, f"open {want.app}"))
-        if screen is not None:
+        if front is not None:
             return Move(SystemButton("Home"), _note(want, "go home"))
         return _reach(phone, want, ("launch", want.app))
     here = tuple(s.key for s in phone.state.stack)
@@ -104,17 +118,17 @@ def _walk(phone: Phone, want: Want) -> Move | None:
 
 
 def _arrived(phone: Phone, want: Want) -> Move:
-    screen = phone.screen
+    front = phone.state.front
     if want.answer is not None:
         return Move(Answer(want.answer), _note(want, "tell it"))
-    if screen and want.text is not None:
+    if front and want.text is not None:
         name = want.ops[0][1]
-        held = screen.fields.get(name, "")
+        held = front.fields.get(name, "")
         if held != want.text:
-            if screen.focus == name and (screen.fresh or not held):
+            if front.focus == name and (front.fresh or not held):
                 return Move(Type(want.text), _note(want, f"type {want.text}"))
             return _reach(phone, want, want.ops[0])
-        if want.enter and screen.focus == name:
+        if want.enter and front.focus == name:
             return Move(SystemButton("Enter"), _note(want, "press Enter"))
         return _reach(phone, want, want.ops[-1])
     if want.menu:
@@ -123,11 +137,12 @@ def _arrived(phone: Phone, want: Want) -> Move:
 
 
 def _reach(phone: Phone, want: Want, op: Op, hold: bool = False) -> Move:
-    """Tap the cell with this op, or scroll towards it. The thought names the cell in either case: whether it shows is what
-    one finds out by looking for it."""
+    """Tap the cell with this op, or scroll towards it. The thought names the cell in both cases, because only
+    looking for it shows whether it is visible."""
     verb = "hold" if hold else "tap"
-    visible = phone.scene().find(op)
-    if visible:
+    scene = phone.scene()
+    visible = scene.find(op)
+    if visible and not visible.sliver:
         thought = _note(want, f"{verb} {visible.cell.text}")
         if hold:
             return Move(LongPress(_centre(phone, visible), 1.0), thought, visible)
@@ -137,12 +152,18 @@ def _reach(phone: Phone, want: Want, op: Op, hold: bool = False) -> Move:
     if found is None:
         return Move(SystemButton("Back"), _note(want, "go back"))
     line, cell = found
-    unit = phone.width / 10
-    shown = shown_lines(phone.height / unit, phone.state.look, bool(page.title), bool(page.footer), page.tall)
-    now = phone.screen.scroll if phone.screen else phone.state.home_scroll
-    top, bottom = Point(0.5, 0.3), Point(0.5, 0.7)
-    swipe = Swipe(bottom, top) if line >= now + shown - 1 else Swipe(top, bottom)
+    top, bottom = _reel(scene)
+    swipe = Swipe(bottom, top) if phone.is_below(line) else Swipe(top, bottom)
     return Move(swipe, _note(want, f"{verb} {cell.text}"))
+
+
+def _reel(scene: Scene) -> tuple[Point, Point]:
+    """Where a finger scrolls from and to."""
+    if scene.reel is None:
+        return Point(0.5, 0.3), Point(0.5, 0.7)
+    low, high = scene.reel
+    third = 0.3 * (high - low)
+    return Point(0.5, (low + third) / scene.height), Point(0.5, (high - third) / scene.height)
 
 
 def _centre(phone: Phone, item: Placed) -> Point:

@@ -1,4 +1,4 @@
-"""A phone's storage: folders and files in memory, with the two names Android gives to the shared storage."""
+"""A phone's storage: folders and files in memory, with the several names that Android gives to the shared storage."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from dataclasses import dataclass, field
 SHARED = "/storage/emulated/0"
 PUBLIC = "Alarms Android Audiobooks DCIM Documents Download Movies Music Notifications Pictures Podcasts Recordings Ringtones"
 LIMIT = 64 * 2**20
-"""Bytes a phone stores at most: whoever pushes more gets the answer of a full phone."""
+"""Most bytes that a phone stores. Beyond that it answers like a full phone."""
 
 
 class FileError(Exception):
-    """What a command says about a path."""
+    """The message of a command about a path."""
 
 
 @dataclass
 class Files:
-    """Paths are absolute; `content` holds (bytes, time of change in seconds since 1970) by path."""
+    """Paths are absolute; `content` holds (bytes, time of change in seconds since 1970) by path. limit: most bytes that are stored."""
 
     content: dict[str, tuple[bytes, float]] = field(default_factory=dict)
     folders: set[str] = field(default_factory=lambda: {"/data/data", "/data/local/tmp", SHARED})
+    limit: int = LIMIT
 
     def __post_init__(self) -> None:
         self.folders |= {f"{SHARED}/{name}" for name in PUBLIC.split()}
@@ -34,7 +35,7 @@ class Files:
         return entry[0]
 
     def get(self, path: str) -> bytes:
-        """Content of a file, nothing where there is none."""
+        """Content of a file; empty where there is none."""
         return self.content.get(real(path), (b"", 0.0))[0]
 
     def __contains__(self, path: str) -> bool:
@@ -56,12 +57,12 @@ class Files:
             raise FileError(f"{path}: Read-only file system")
         if not self.is_folder(posixpath.dirname(place)):
             raise FileError(f"{path}: No such file or directory")
-        if sum(len(old) for old, _ in self.content.values()) + len(data) > LIMIT:
+        if sum(len(old) for old, _ in self.content.values()) + len(data) > self.limit:
             raise FileError(f"{path}: No space left on device")
         self.content[place] = data, now
 
     def make_folder(self, path: str) -> None:
-        """With its parents. Raises FileError where a file is in the way."""
+        """Make a folder and its parents. Raises FileError where a file is in the way."""
         place = real(path)
         if place in self.content:
             raise FileError(f"{path}: File exists")
@@ -81,7 +82,7 @@ class Files:
         return [place, *sorted(p for p in {*self.content, *self.folders} if p.startswith(inside))]
 
     def remove(self, path: str, recursive: bool = False) -> None:
-        """Raises FileError for what is not there, and for folders unless recursive."""
+        """Raises FileError for what does not exist, and for folders unless recursive."""
         place = real(path)
         if self.is_folder(place) and not recursive:
             raise FileError(f"{path}: Is a directory")
@@ -123,7 +124,7 @@ class Files:
         self.remove(source, recursive=True)
 
     def match(self, pattern: str) -> list[str]:
-        """The existing paths a pattern with * stands for (* in the last part only); itself when there are none."""
+        """The existing paths that a pattern matches (* in the last part only); the pattern itself when there are none."""
         folder, last = posixpath.split(pattern)
         if "*" not in last or not self.is_folder(folder or "/"):
             return [pattern]
@@ -132,10 +133,10 @@ class Files:
 
 
 def real(path: str) -> str:
-    """Absolute, without dots, /sdcard as what it stands for."""
+    """The absolute path, without dots, with /sdcard replaced by the folder that it links to."""
     place = posixpath.normpath("/" + path)
     place = "/" + place.lstrip("/")
-    for short in ("/sdcard", "/mnt/sdcard", "/storage/self/primary"):
+    for short in ("/sdcard", "/mnt/sdcard", "/storage/self/primary", "/data/media/0"):
         if place == short or place.startswith(short + "/"):
             return SHARED + place[len(short) :]
     return place

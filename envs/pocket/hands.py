@@ -1,18 +1,30 @@
-"""Actions straight onto a phone, without android_env in between: for recording and for tests."""
+"""Actions directly on a phone, without android_env: for recording and for tests."""
 
 from __future__ import annotations
 
-from agent.types import Action, Answer, Click, Key, LongPress, Open, Screenshot, Swipe, SystemButton, Type, Wait
-from envs.device import Element, encode_png
-from envs.pocket.draw import draw
-from envs.pocket.phone import Phone
-from envs.pocket.shell import run
-from envs.pocket.state import State
-from envs.pocket.tree import elements
+from guiderail.agent.types import (
+    Action,
+    Answer,
+    Click,
+    Key,
+    LongPress,
+    Open,
+    Screenshot,
+    Swipe,
+    SystemButton,
+    Type,
+    Wait,
+)
+from guiderail.envs.live.device import Element, encode_png
+from guiderail.envs.pocket.adb.shell import run
+from guiderail.envs.pocket.draw import draw
+from guiderail.envs.pocket.phone import Phone
+from guiderail.envs.pocket.state import State
+from guiderail.envs.pocket.tree import elements
 
 
 def perform(phone: Phone, action: Action) -> tuple[str, ...]:
-    """Do one action; returns what was answered to the user, if anything."""
+    """Do one action. Returns the answers that it gave to the user."""
     match action:
         case Click(point):
             phone.tap(point.x, point.y)
@@ -36,7 +48,7 @@ def perform(phone: Phone, action: Action) -> tuple[str, ...]:
 
 
 class PhoneInHand:
-    """A phone as a Device, in this process and without android_env: the fast way, for recording and tests."""
+    """A phone as a Device in this process, without android_env: fast, for recording and tests."""
 
     def __init__(self, phone: Phone):
         self.phone = phone

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from agent.codec import action_to_json
-from agent.errors import SetupError
-from agent.screen import ScreenTransform
-from envs.device import encode_png
-from envs.pocket.draw import draw, text_box
-from envs.pocket.expert import Move
-from envs.pocket.phone import Phone
-from envs.pocket.tasks import Task, demonstrate, draws, task
-from envs.pocket.ui import Placed, Scene
+from guiderail.agent.codec import action_to_json
+from guiderail.agent.disk import new_folder
+from guiderail.agent.errors import SetupError
+from guiderail.agent.screen import ScreenTransform
+from guiderail.envs.live.device import encode_png
+from guiderail.envs.pocket.draw import draw, text_box
+from guiderail.envs.pocket.expert import Move
+from guiderail.envs.pocket.phone import Phone
+from guiderail.envs.pocket.state import size_of_style
+from guiderail.envs.pocket.tasks import Task, demonstrate, draws, task
+from guiderail.envs.pocket.ui import Placed, Scene
 
 FORMAT = 2
 
@@ -28,49 +28,46 @@ def record(
     episodes: int,
     seed: int = 0,
     split: str = "train",
-    size: tuple[int, int] = (160, 288),
+    size: tuple[int, int] | None = None,
     style: str = "easy",
     disturbed: float = 0.5,
     informative: float = 0.5,
     templates: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Record `episodes` expert episodes into the folder `out`; returns counts by template and by action.
+    """Record expert episodes into the folder `out`. Returns counts by template and by action.
 
-    size: (width, height) in pixels. disturbed: share of episodes that begin and go on as live tasks do, with another app
-    open, flipped switches, pop-ups. informative: share of steps whose thought says what is remembered. templates: only
+    size: (width, height) in pixels; None for the style's own. disturbed: share of episodes that are disturbed like live tasks: another app
+    open, flipped switches, pop-ups. informative: share of steps whose thought says what was done or read. templates: only
     these (default: all of the split). Equal arguments give equal bytes.
 
-    The folder appears at once and complete, by renaming `.NAME.part` beside it. Raises SetupError when `out` already holds
-    something.
+    The folder appears at once and complete (agent/disk.py). Raises SetupError when `out` already holds something or is
+    being written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SetupError(f"{out} is not an empty folder; choose another one or delete it first")
     if episodes < 1 or not 0 <= disturbed <= 1:
         raise SetupError(f"episodes {episodes}, disturbed {disturbed}: expected at least 1 and a share from 0 to 1")
-    partial = out.parent / f".{out.name}.part"
-    shutil.rmtree(partial, ignore_errors=True)
-    shelf = _Shelf(partial / "images")
-    by_template: Counter[str] = Counter()
-    by_action: Counter[str] = Counter()
-    with (partial / "episodes.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-        for number, (name, phone_seed) in enumerate(draws(episodes, seed, split, templates)):
-            share = int(hashlib.sha256(f"disturbed-{phone_seed}".encode()).hexdigest()[:8], 16) / 2**32
-            made = task(name, phone_seed, split, style, live=share < disturbed)
-            line = _episode(made, number, size, informative, shelf)
-            by_template[name] += 1
-            by_action.update(step["action_content"]["action"] for step in line["steps"])
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    counts = {
-        "episodes": episodes,
-        "steps": sum(by_action.values()),
-        "screens": len(shelf.names),
-        "templates": dict(sorted(by_template.items())),
-        "actions": dict(sorted(by_action.items())),
-    }
-    command = {"episodes": episodes, "seed": seed, "split": split, "size": list(size), "style": style}
-    shares = {"disturbed": disturbed, "informative": informative}
-    (partial / "DATASET.md").write_text(_card(command | shares | {"templates": list(templates)}, counts), "utf-8")
-    os.replace(partial, out)
+    size = size or size_of_style(style)
+    with new_folder(out) as partial:
+        shelf = _Shelf(partial / "images")
+        by_template: Counter[str] = Counter()
+        by_action: Counter[str] = Counter()
+        with (partial / "episodes.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+            for number, (name, phone_seed) in enumerate(draws(episodes, seed, split, templates)):
+                share = int(hashlib.sha256(f"disturbed-{phone_seed}".encode()).hexdigest()[:8], 16) / 2**32
+                made = task(name, phone_seed, split, style, live=share < disturbed)
+                line = _episode(made, number, size, informative, shelf)
+                by_template[name] += 1
+                by_action.update(step["action_content"]["action"] for step in line["steps"])
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        counts = {
+            "episodes": episodes,
+            "steps": sum(by_action.values()),
+            "screens": len(shelf.names),
+            "templates": dict(sorted(by_template.items())),
+            "actions": dict(sorted(by_action.items())),
+        }
+        command = {"episodes": episodes, "seed": seed, "split": split, "size": list(size), "style": style}
+        shares = {"disturbed": disturbed, "informative": informative}
+        (partial / "DATASET.md").write_text(_card(command | shares | {"templates": list(templates)}, counts), "utf-8")
     return counts
 
 

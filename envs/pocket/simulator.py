@@ -1,14 +1,14 @@
 """A pocket phone as an android_env simulator: the real AndroidEnv, Coordinator and adb parser run on top of it.
 
-Several things of android_env decide how this is written. It asks for adb controllers and log streams again and again, so
-all of them look at the one phone held here. Rewards through logcat arrive whenever a polling thread gets to them, so the
-log is silent and success is read from the phone. Every reset step of a task sleeps half a second, so resets happen here.
-Screenshots are handed on as they are, so each is a copy. A LIFT carries coordinates of its own, even at reset, so a tap is
-where the finger last touched.
+Some properties of android_env explain the code. It creates adb controllers and log streams repeatedly, so all of them share
+the one phone here. Rewards through logcat arrive late, from a polling thread, so the log is silent and success is read from
+the phone. Every reset step of a task sleeps half a second, so resets happen here. Screenshots are passed on without a copy,
+so each is made as one. A LIFT has coordinates of its own, even at a reset, so a tap is where the finger last touched.
 """
 
 from __future__ import annotations
 
+import posixpath
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,12 +25,13 @@ from android_env.components.simulators import base_simulator
 from android_env.environment import AndroidEnv
 from android_env.proto import state_pb2, task_pb2
 
-from envs.pocket.draw import draw
-from envs.pocket.files import FileError
-from envs.pocket.phone import TAP_SLOP, Phone
-from envs.pocket.shell import KEYCODES, execute
-from envs.pocket.state import State
-from envs.pocket.ui import Scene
+from guiderail.envs.pocket.adb.intents import emu
+from guiderail.envs.pocket.adb.shell import KEYCODES, execute
+from guiderail.envs.pocket.draw import draw
+from guiderail.envs.pocket.files import FileError
+from guiderail.envs.pocket.phone import TAP_SLOP, Phone
+from guiderail.envs.pocket.state import State
+from guiderail.envs.pocket.ui import Scene
 
 HOLD_SECONDS = 0.5
 
@@ -57,7 +58,7 @@ class PocketSimulator(base_simulator.BaseSimulator):  # type: ignore[misc]  # an
             self._phone, self._touches = phone, []
 
     def elapse(self, seconds: float) -> None:
-        """Let the phone's own time pass; nobody sleeps."""
+        """Let the phone's own time pass, without sleeping."""
         with self.lock:
             self._clock += seconds
             self._phone.elapse(seconds)
@@ -135,12 +136,17 @@ class _Adb(adb_controller.AdbController):  # type: ignore[misc]  # android_env i
                     return execute(phone, " ".join(words))[1]
                 case ["exec-out", *words]:
                     return execute(phone, " ".join(words))[1]
+                case ["emu", *words]:
+                    return emu(phone, words)[1].encode()
                 case ["pull", remote, local]:
                     with _adb_fault():
-                        Path(local).write_bytes(phone.files[remote])
+                        Path(local).write_bytes(phone.state.files[remote])
                 case ["push", local, remote]:
                     with _adb_fault():
-                        phone.files.write(remote, Path(local).read_bytes(), phone.now)
+                        folder = posixpath.dirname(remote)
+                        if not phone.state.files.is_folder(folder):
+                            phone.state.files.make_folder(folder)
+                        phone.state.files.write(remote, Path(local).read_bytes(), phone.state.now)
             return b""
 
 
@@ -153,7 +159,7 @@ def _adb_fault() -> Iterator[None]:
 
 
 class _Silence(log_stream.LogStream):  # type: ignore[misc]  # android_env is untyped
-    """A log without lines, waiting until it is stopped."""
+    """A log without lines. It waits until it is stopped."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,7 +174,7 @@ class _Silence(log_stream.LogStream):  # type: ignore[misc]  # android_env is un
 
 
 def build_env(simulator: base_simulator.BaseSimulator) -> AndroidEnv:
-    """AndroidEnv around any simulator; android_env's own loader knows only two kinds. Quiets absl, which logs each call."""
+    """AndroidEnv around any simulator; android_env's own loader knows only two kinds. Silences absl, which logs each call."""
     logging.set_verbosity(logging.ERROR)
     manager = task_manager_lib.TaskManager(task_pb2.Task(id="open", name="open"))
     settings = device_settings_lib.DeviceSettings(simulator)

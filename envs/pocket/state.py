@@ -1,22 +1,25 @@
-"""All a phone knows, as plain data, and how a phone is filled from a seed."""
+"""Everything a phone knows, as plain data, and how a phone is filled from a seed."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
 
-from envs.pocket.files import Files
-from envs.pocket.ui import NOTHING, Look, Op
-from envs.pocket.words import EASY, FREE, RINGTONES, TIMES, TOGGLES, Lexicon
+from guiderail.agent.errors import SetupError
+from guiderail.envs.pocket.files import Files
+from guiderail.envs.pocket.ui import NOTHING, Appearance, Op
+from guiderail.envs.pocket.words import EASY, FREE, RINGTONES, TIMES, TOGGLES, Lexicon
 
+STYLES: dict[str, tuple[int, int]] = {"easy": (160, 288), "free": (160, 288), "phone": (360, 800)}
+"""Style -> (width, height) in pixels of its screens, unless told otherwise."""
 DECOYS = ("Camera", "Maps", "Mail", "Radio")
 APPS = ("Settings", "Contacts", "Messages", "Notes", "Clock", "Shop")
 HELD_OUT_APP = "Music"
 
 
 @dataclass
-class Screen:
-    """One page of an app. `fresh`: the focused field's content is selected, so the next text replaces it."""
+class OpenPage:
+    """One page of an app, as the user left it. `fresh`: the focused field's content is selected, so the next text replaces it."""
 
     app: str
     page: str = "main"
@@ -33,7 +36,7 @@ class Screen:
 
 @dataclass
 class Dialog:
-    """popup: came by itself. until: a "please wait" that ends at this time (0: needs a tap), then becomes `then`."""
+    """popup: it came by itself. until: the time at which a "please wait" ends and `then` is done; 0: it needs a tap."""
 
     text: str
     options: list[tuple[str, Op]]
@@ -44,10 +47,9 @@ class Dialog:
 
 @dataclass
 class Aosp:
-    """What the apps of `envs.pocket.aosp` keep. components: the app names' own "package/activity"."""
+    """What the apps of `envs.pocket.aosp` store. components: the app names' own "package/activity"."""
 
     components: dict[str, str]
-    contacts: list[tuple[str, str]] = field(default_factory=list)
     stopwatch: bool = False
     timer: str = ""
     clipboard: str = ""
@@ -55,9 +57,10 @@ class Aosp:
 
 @dataclass
 class State:
-    """All a phone knows. Lists are in the order in which they are shown."""
+    """Everything a phone knows. Lists are in the order in which they are shown. stack: open pages, the front one last.
+    longest_text: most letters of a field."""
 
-    look: Look
+    appearance: Appearance
     apps: list[str]
     people: list[str]
     person_buttons: list[str]
@@ -81,7 +84,7 @@ class State:
     playing: str = ""
     liked: list[str] = field(default_factory=list)
     queue: list[str] = field(default_factory=list)
-    stack: list[Screen] = field(default_factory=list)
+    stack: list[OpenPage] = field(default_factory=list)
     home_scroll: float = 0.0
     dialog: Dialog | None = None
     clock: float = 0.0
@@ -90,10 +93,54 @@ class State:
     epoch: float = field(default=1697384040.0, compare=False)  # when `clock` was 0: 2023-10-15 15:34 UTC
     files: Files = field(default_factory=Files, compare=False)
     aosp: Aosp | None = None
+    keys: str = "small"  # the soft keyboard's layout
+    battery: int = 100
+    longest_text: int = 200
+
+    @property
+    def now(self) -> float:
+        """The phone's own time in seconds since 1970."""
+        return self.epoch + self.clock
+
+    @property
+    def front(self) -> OpenPage | None:
+        """The page in front; None on the home screen."""
+        return self.stack[-1] if self.stack else None
+
+    def go(self, page: str, arg: str = "") -> None:
+        """Open another page of the app in front. Opening a chat reads it."""
+        if self.front:
+            self.blur()
+            self.stack.append(OpenPage(self.front.app, page, arg))
+            if page == "chat" and arg not in self.read:
+                self.read.append(arg)
+
+    def back(self) -> None:
+        """Leave the page in front, as an app does after saving."""
+        if self.stack:
+            self.stack.pop()
+
+    def focus(self, name: str) -> None:
+        """Put the cursor into a field of the page in front."""
+        if self.front:
+            self.front.focus, self.front.fresh = name, True
+
+    def blur(self) -> None:
+        if self.front:
+            self.front.focus, self.front.fresh = "", False
+
+    def is_on(self, toggle: str) -> bool:
+        space, key = TOGGLES[toggle]
+        return self.settings[space].get(key, "0") not in ("0", "")
+
+    def switch(self, toggle: str, on: bool) -> None:
+        space, key = TOGGLES[toggle]
+        self.settings[space][key] = on_value(toggle) if on else "0"
 
 
 def new_state(seed: int, style: str = "easy", held_out: bool = False) -> State:
-    """A phone filled at random. held_out adds the app that no training phone has."""
+    """A phone with random content. held_out adds the app that no training phone has. Raises SetupError for an unknown style."""
+    size_of_style(style)
     rng = random.Random(f"pocket-{style}-{seed}")
     words: Lexicon = EASY if style == "easy" else FREE
     apps = [*APPS, *rng.sample(DECOYS, 2)]
@@ -109,8 +156,8 @@ def new_state(seed: int, style: str = "easy", held_out: bool = False) -> State:
         settings[space][key] = on_value(name) if rng.random() < 0.5 else "0"
     settings["system"]["ringtone"] = rng.choice(RINGTONES)
     settings["system"]["volume_music"] = "5"
-    return State(
-        look=_look(rng, style),
+    made = State(
+        appearance=_appearance(rng, style),
         apps=apps,
         people=people,
         person_buttons=rng.sample(["Call", "Message", "Star"], 3),
@@ -124,17 +171,29 @@ def new_state(seed: int, style: str = "easy", held_out: bool = False) -> State:
         ringtones=rng.sample(RINGTONES, len(RINGTONES)),
         settings=settings,
     )
+    if style == "phone":
+        made.epoch, made.battery = made.epoch + 60 * rng.randrange(60 * 24), rng.randint(15, 100)
+    return made
+
+
+def size_of_style(style: str) -> tuple[int, int]:
+    """The screen size of a style, (width, height) in pixels. Raises SetupError for an unknown one."""
+    if style not in STYLES:
+        raise SetupError(f"style {style!r}, expected one of {', '.join(STYLES)}")
+    return STYLES[style]
 
 
 def on_value(toggle: str) -> str:
-    """What `settings get` shows for a switched-on toggle. Location has modes; 3 is high accuracy."""
+    """What `settings get` prints for a toggle that is on. Location has modes; 3 is high accuracy."""
     return "3" if toggle == "Location" else "1"
 
 
-def _look(rng: random.Random, style: str) -> Look:
+def _appearance(rng: random.Random, style: str) -> Appearance:
     if style == "easy":
-        return Look(theme=rng.randrange(2), dialog_line=rng.randint(2, 4))
-    return Look(
+        return Appearance(theme=rng.randrange(2), dialog_line=rng.randint(2, 4))
+    if style == "phone":
+        return Appearance(theme=rng.randrange(1_000_000), snap=False, handset=True)
+    return Appearance(
         theme=rng.randrange(2, 1_000_000),
         snap=False,
         top=rng.uniform(0.2, 1.0),

@@ -7,14 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from agent.errors import SetupError
-from agent.types import Terminate
-from envs.pocket.expert import Move, move, thought
-from envs.pocket.hands import perform
-from envs.pocket.phone import Phone
-from envs.pocket.state import DECOYS, Screen, State, new_state
-from envs.pocket.templates import TEMPLATES, Template
-from envs.pocket.ui import Scene
+from guiderail.agent.errors import SetupError
+from guiderail.agent.types import Terminate
+from guiderail.envs.pocket.expert import Move, move, thought
+from guiderail.envs.pocket.hands import perform
+from guiderail.envs.pocket.phone import Phone
+from guiderail.envs.pocket.state import DECOYS, OpenPage, State, new_state
+from guiderail.envs.pocket.templates import TEMPLATES, Template
+from guiderail.envs.pocket.ui import Scene
+from guiderail.envs.pocket.wordings import wording
 
 SPLITS = {"train": 0, "test": 1, "heldout": 2}
 """Seeds of different splits never meet: seed = 3 x number + offset."""
@@ -22,7 +23,7 @@ SPLITS = {"train": 0, "test": 1, "heldout": 2}
 
 @dataclass(frozen=True)
 class Task:
-    """One thing to do, from one start.
+    """Something to do, from a given start.
 
     live: the start is disturbed (another app open, extra notes, alarms, switches) and pop-ups come at random moments.
     popups: without `live`, whether one pop-up comes at a seeded moment.
@@ -58,15 +59,15 @@ class Task:
         return state
 
     def success(self, phone: Phone, answers: Sequence[str] = ()) -> bool:
-        """Whether the phone is as asked for (and the user was told, where the goal asks a question)."""
-        return self._template.done(phone, self.params, answers)
+        """Whether the goal is reached: the phone is as asked for and, where the goal is a question, it was answered."""
+        return self._template.done(phone.state, self.params, answers)
 
     def expert(self, phone: Phone, answers: Sequence[str] = ()) -> Move:
         """The expert's next step from any state of this phone. Terminates with success when all is done."""
-        return move(phone, self._template.want(phone, self.params, answers))
+        return move(phone, self._template.want(phone.state, self.params, answers))
 
     def say(self, text: str, index: int, informative: float = 0.5) -> str:
-        """What the expert thinks aloud at step `index`: in this share of steps the text, else something vague."""
+        """The expert's thought at step `index`: `text` in this share of steps, something vague in the others."""
         return thought(text, self.seed, index, informative)
 
 
@@ -83,18 +84,19 @@ def task(
         raise SetupError(f"unknown template {template!r}; choose one of {', '.join(t.name for t in TEMPLATES)}")
     state = new_state(seed, style, held_out=found.held_out)
     params = found.draw(random.Random(f"params-{seed}-{template}"), state)
-    made = Task(template, seed, split, style, live, popups, params, found.goal.format(**params), found.memory)
+    words = wording(template, seed, split) if style == "phone" else found.goal
+    made = Task(template, seed, split, style, live, popups, params, words.format(**params), found.memory)
     length = sum(1 for _ in demonstrate(made, Phone(made.start())))
     return Task(template, seed, split, style, live, popups, params, made.goal, found.memory, 2 * length + 5)
 
 
 def tasks(n: int, seed: int = 0, split: str = "test", live: bool = True, style: str = "easy") -> list[Task]:
-    """n tasks, templates in turn, phones from seeds seed, seed+1, ... of the split."""
+    """n tasks, every template equally often, phones from seeds seed, seed+1, ... of the split."""
     return [task(name, number, split, style, live) for name, number in draws(n, seed, split)]
 
 
 def draws(n: int, seed: int, split: str, templates: Sequence[str] = ()) -> list[tuple[str, int]]:
-    """(template, phone seed) of n tasks; every template (of these, if given) equally often, in a shuffled order."""
+    """(template, phone seed) of n tasks; every template (or each of `templates`) equally often, in a shuffled order."""
     if split not in SPLITS:
         raise SetupError(f"split {split!r}, expected one of {', '.join(SPLITS)}")
     names = [t.name for t in TEMPLATES if t.held_out == (split == "heldout") and (not templates or t.name in templates)]
@@ -108,7 +110,7 @@ def draws(n: int, seed: int, split: str, templates: Sequence[str] = ()) -> list[
 
 
 def demonstrate(made: Task, phone: Phone, limit: int = 60) -> Iterator[tuple[Scene, Move]]:
-    """What the expert sees and does, step by step, Terminate last; drives the phone.
+    """What the expert sees and does, step by step, Terminate last. Acts on the phone.
 
     Raises RuntimeError when it does not arrive within `limit` steps: a template's `want` and `done` disagree.
     """
@@ -123,7 +125,7 @@ def demonstrate(made: Task, phone: Phone, limit: int = 60) -> Iterator[tuple[Sce
 
 
 def _disturb(state: State, rng: random.Random, template: Template, params: dict[str, str]) -> None:
-    """Start noise that leaves something to do: never touches what the task is about, except one of several toggles."""
+    """Disturb the start but leave something to do: what the task is about stays, except for one of several toggles."""
     state.popups = {k: rng.randrange(4) for k in rng.sample(range(1, 9), rng.choice([0, 1, 1, 2]))}
     asked = set(params.values())
     for name in rng.sample(state.toggles, 2):
@@ -135,9 +137,8 @@ def _disturb(state: State, rng: random.Random, template: Template, params: dict[
         if rng.random() < 0.5:
             state.notes[title] = "old"
     if rng.random() < 0.5:
-        state.stack = [Screen(rng.choice([a for a in state.apps if a != template.app or a in DECOYS]))]
+        state.stack = [OpenPage(rng.choice([a for a in state.apps if a != template.app or a in DECOYS]))]
 
 
 def _flip(state: State, name: str) -> None:
-    phone = Phone(state)
-    phone.switch(name, not phone.is_on(name))
+    state.switch(name, not state.is_on(name))

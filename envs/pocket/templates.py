@@ -1,4 +1,4 @@
-"""What one can be asked to do on a phone: the table of templates.
+"""The table of templates: what can be asked for on a phone.
 
 Memory templates are those where the screen does not show what was done or read before, so that the next right action
 depends on what the agent itself did or noted.
@@ -10,10 +10,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from envs.pocket.expert import Want
-from envs.pocket.phone import Phone
-from envs.pocket.state import State
-from envs.pocket.wants import (
+from guiderail.envs.pocket.expert import Want
+from guiderail.envs.pocket.state import State
+from guiderail.envs.pocket.wants import (
     Answers,
     Params,
     add_done,
@@ -58,14 +57,14 @@ from envs.pocket.wants import (
 
 @dataclass(frozen=True)
 class Template:
-    """goal is a format string over the parameters. app: where it happens (start noise prefers another one)."""
+    """goal: a format string over the parameters. app: where it happens; a disturbed start opens another one."""
 
     name: str
     app: str
     goal: str
     draw: Callable[[random.Random, State], dict[str, str]]
-    want: Callable[[Phone, Params, Answers], Want | None]
-    done: Callable[[Phone, Params, Answers], bool]
+    want: Callable[[State, Params, Answers], Want | None]
+    done: Callable[[State, Params, Answers], bool]
     memory: bool = False
     held_out: bool = False
 
@@ -86,15 +85,15 @@ TEMPLATES: tuple[Template, ...] = (
         "Open Settings and set the ringtone to {a}.",
         ring_draw,
         ring_want,
-        lambda phone, p, _: phone.state.settings["system"].get("ringtone") == p["a"],
+        lambda state, p, _: state.settings["system"].get("ringtone") == p["a"],
     ),
     Template(
         "update",
         "Settings",
         "Check for an update.",
         lambda rng, state: {},
-        lambda phone, p, _: None if phone.state.updates else Want("Settings", ops=(("settings.update",),)),
-        lambda phone, p, _: phone.state.updates > 0,
+        lambda state, p, _: None if state.updates else Want("Settings", ops=(("settings.update",),)),
+        lambda state, p, _: state.updates > 0,
     ),
     Template("call", "Contacts", "Call {a}.", pick("people", "a"), call_want, call_done),
     Template("call_two", "Contacts", "Call {a} and {b}.", pick("people", "a", "b"), call_want, call_done, memory=True),
@@ -104,7 +103,7 @@ TEMPLATES: tuple[Template, ...] = (
         "Open Contacts and star {a}.",
         pick("people", "a"),
         star_want,
-        lambda phone, p, _: phone.state.stars == [p["a"]],
+        lambda state, p, _: state.stars == [p["a"]],
     ),
     Template(
         "message",
@@ -112,7 +111,7 @@ TEMPLATES: tuple[Template, ...] = (
         "Send {t} to {a}.",
         message_draw,
         message_want,
-        lambda phone, p, _: (p["a"], p["t"]) in phone.state.sent,
+        lambda state, p, _: (p["a"], p["t"]) in state.sent,
     ),
     Template(
         "message_two",
@@ -120,7 +119,7 @@ TEMPLATES: tuple[Template, ...] = (
         "Send {t} to {a} and {b}.",
         message_two_draw,
         message_two_want,
-        lambda phone, p, _: all((p[n], p["t"]) in phone.state.sent for n in ("a", "b")),
+        lambda state, p, _: all((p[n], p["t"]) in state.sent for n in ("a", "b")),
         memory=True,
     ),
     Template(
@@ -138,7 +137,7 @@ TEMPLATES: tuple[Template, ...] = (
         "Send the code of {a} to {b}.",
         pick("people", "a", "b"),
         share_want,
-        lambda phone, p, _: (p["b"], phone.state.codes[p["a"]]) in phone.state.sent,
+        lambda state, p, _: (p["b"], state.codes[p["a"]]) in state.sent,
         memory=True,
     ),
     Template(
@@ -147,7 +146,7 @@ TEMPLATES: tuple[Template, ...] = (
         "What is the code of {a}?",
         pick("people", "a"),
         ask_want,
-        lambda phone, p, answers: list(answers)[-1:] == [phone.state.codes[p["a"]]],
+        lambda state, p, answers: list(answers)[-1:] == [state.codes[p["a"]]],
     ),
     Template(
         "note",
@@ -155,7 +154,7 @@ TEMPLATES: tuple[Template, ...] = (
         "Write a note with the title {a}.",
         note_draw,
         note_want,
-        lambda phone, p, _: p["a"] in phone.state.notes,
+        lambda state, p, _: p["a"] in state.notes,
     ),
     Template(
         "code_note",
@@ -163,7 +162,7 @@ TEMPLATES: tuple[Template, ...] = (
         "Write the code of {a} as a note title.",
         pick("people", "a"),
         code_note_want,
-        lambda phone, p, _: phone.state.codes[p["a"]] in phone.state.notes,
+        lambda state, p, _: state.codes[p["a"]] in state.notes,
         memory=True,
     ),
     Template(
@@ -178,7 +177,7 @@ TEMPLATES: tuple[Template, ...] = (
         "Set an alarm at {a}.",
         new_time,
         alarm_want,
-        lambda phone, p, _: phone.state.alarms.get(p["a"]) is True,
+        lambda state, p, _: state.alarms.get(p["a"]) is True,
     ),
     Template(
         "flip_alarm",
@@ -186,7 +185,7 @@ TEMPLATES: tuple[Template, ...] = (
         "Turn {a_to} the alarm at {a}.",
         alarm_flip_draw,
         alarm_flip_want,
-        lambda phone, p, _: phone.state.alarms.get(p["a"]) is (p["a_to"] == "on"),
+        lambda state, p, _: state.alarms.get(p["a"]) is (p["a_to"] == "on"),
     ),
     Template("drop_alarm", "Clock", "Delete the alarm at {a}.", pick("alarms", "a"), alarm_drop_want, gone("alarms")),
     Template("add", "Shop", "Add {a} to the basket.", pick("goods", "a"), add_want, add_done),
@@ -203,16 +202,14 @@ TEMPLATES: tuple[Template, ...] = (
         memory=True,
     ),
     Template("quantity", "Shop", "Add {a} to the basket {times}.", quantity_draw, add_want, add_done, memory=True),
-    Template(
-        "buy", "Shop", "Buy {a}.", pick("goods", "a"), buy_want, lambda phone, p, _: phone.state.bought == {p["a"]: 1}
-    ),
+    Template("buy", "Shop", "Buy {a}.", pick("goods", "a"), buy_want, lambda state, p, _: state.bought == {p["a"]: 1}),
     Template(
         "search",
         "Shop",
         "Open Shop and search for {a}.",
         pick("goods", "a"),
         search_want,
-        lambda phone, p, _: phone.state.searches[-1:] == [p["a"]],
+        lambda state, p, _: state.searches[-1:] == [p["a"]],
     ),
     Template(
         "play",
@@ -220,7 +217,7 @@ TEMPLATES: tuple[Template, ...] = (
         "Play {a}.",
         pick("songs", "a"),
         play_want,
-        lambda phone, p, _: phone.state.playing == p["a"],
+        lambda state, p, _: state.playing == p["a"],
         held_out=True,
     ),
     Template(
@@ -229,7 +226,7 @@ TEMPLATES: tuple[Template, ...] = (
         "Put {a} and {b} into the queue.",
         pick("songs", "a", "b"),
         queue_want,
-        lambda phone, p, _: sorted(phone.state.queue) == sorted([p["a"], p["b"]]),
+        lambda state, p, _: sorted(state.queue) == sorted([p["a"], p["b"]]),
         memory=True,
         held_out=True,
     ),
@@ -239,7 +236,7 @@ TEMPLATES: tuple[Template, ...] = (
         "Like {a}.",
         pick("songs", "a"),
         like_want,
-        lambda phone, p, _: phone.state.liked == [p["a"]],
+        lambda state, p, _: state.liked == [p["a"]],
         held_out=True,
     ),
 )

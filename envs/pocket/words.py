@@ -22,7 +22,7 @@ POPUPS = (("Battery low", "OK"), ("Rate us", "Later"), ("News today", "Skip"), (
 
 @dataclass(frozen=True)
 class Lexicon:
-    """The open classes of words. Each list is shuffled and cut per phone."""
+    """The words that differ between phones: each phone draws some of each list."""
 
     people: tuple[str, ...]
     goods: tuple[str, ...]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from statistics import fmean, median
 from typing import Any
 
-from launch.report.entries import Entry, matched, turns_of
+from guiderail.launch.report.entries import Entry, matched, turns_of
 
 LINKS = 5
 LAST = 12  # steps from this one on share a column

@@ -1,4 +1,8 @@
-"""Small charts as inline SVG. Colours come from the style sheet, so that they follow dark and light."""
+"""Small charts as inline SVG, coloured by the style sheet, so that they follow light and dark mode.
+
+Not matplotlib's SVG: it puts colours into style attributes, which the pages' content security policy blocks, and takes
+100 ms per chart, of which a report has hundreds.
+"""
 
 from __future__ import annotations
 
@@ -47,14 +51,15 @@ def whisker(row: Mapping[str, Any]) -> Markup:
 
 
 def curve(name: str, points: Sequence[tuple[int, float]]) -> Markup:
-    """A number over updates: the raw line faint, a running mean on top; lowest, highest and last update as labels."""
+    """A number over updates: the raw line faint, a running mean on top. Labels: lowest and highest value, first and last
+    update."""
     points = [(x, y) for x, y in points if math.isfinite(y)]
     if not points:
         return Markup("")
     points = points[:: max(1, len(points) // 600)]
     low, high = min(y for _, y in points), max(y for _, y in points)
     first, last = points[0][0], points[-1][0]
-    left, right, top, bottom = 44.0, W - 6.0, 8.0, H - 16.0
+    left, right, top, bottom = 50.0, W - 6.0, 8.0, H - 16.0
 
     def at(x: float, y: float) -> tuple[float, float]:
         across = (x - first) / (last - first) if last > first else 0.5
@@ -90,7 +95,7 @@ def smooth(points: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
 
 
 def dropped(generations: Sequence[Mapping[str, Any]]) -> Markup:
-    """Groups by generation, stacked: kept, all right, all wrong, alike."""
+    """Stacked bars of groups by generation: kept, all right, all wrong, alike."""
     shown = generations[-80:]
     most = max((row["n"] for row in shown), default=1)
     step = min(34.0, 640 / max(1, len(shown)))
@@ -127,7 +132,7 @@ def histogram(bars: Sequence[Mapping[str, Any]]) -> Markup:
     drawn = [tag("path", cls="axis", d=f"M10,130H{14 + step * len(bars):g}")]
     for i, bar in enumerate(bars):
         height, x = 105 * bar["n"] / most, 12 + i * step
-        title = tag("title", f"step {bar['label']}: {bar['n']} walks, {percent(bar['share'])}")
+        title = tag("title", f"step {bar['label']}: {bar['n']} rollouts, {percent(bar['share'])}")
         drawn.append(tag("rect", "", title, cls="bar", x=x, y=130 - height, width=step * 0.8, height=height, rx=2))
         drawn.append(tag("text", bar["label"], x=x + step * 0.4, y=144, text_anchor="middle"))
         drawn.append(tag("text", str(bar["n"]), x=x + step * 0.4, y=125 - height, text_anchor="middle"))
@@ -135,7 +140,7 @@ def histogram(bars: Sequence[Mapping[str, Any]]) -> Markup:
 
 
 def offsets(points: Sequence[Sequence[float]]) -> Markup:
-    """Where clicks land around the expert's point, in fractions of the screen, from -0.5 to 0.5."""
+    """Clicks relative to the expert's point, in fractions of the screen, cut at -0.5 and 0.5."""
     drawn = [tag("rect", cls="axis", x=10, y=10, width=280, height=280, rx=4)]
     drawn += [
         tag("path", cls="axis", d="M150,10V290M10,150H290"),
@@ -150,7 +155,7 @@ def offsets(points: Sequence[Sequence[float]]) -> Markup:
 
 
 def overlay(screen: Mapping[str, Any]) -> Markup:
-    """A screen's expert target and the policy's wrong touches, to lie over its picture."""
+    """The expert's target and the policy's wrong touches on a screen, to put over its picture."""
     w, h = float(screen["w"]), float(screen["h"])
     unit = w / 110
     drawn = []
@@ -172,12 +177,12 @@ def overlay(screen: Mapping[str, Any]) -> Markup:
 
 
 def percent(value: float | None) -> str:
-    """31.2 %, or a dash for nothing."""
+    """ "31.2 %", or a dash for None."""
     return "–" if value is None else f"{100 * float(value):.1f} %"
 
 
 def short(value: float) -> str:
-    """Three digits, whatever the size."""
+    """Three significant digits, whatever the size."""
     if value == 0 or (1e-3 <= abs(value) < 1e4):
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
     return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")

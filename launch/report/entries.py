@@ -1,9 +1,11 @@
-"""What the viewer shows: one entry per group of walks of one episode (or per live task), as plain JSON values.
+"""What the viewer shows: one entry per group of rollouts of one episode or live task, as plain JSON values.
 
-An entry: {key, episode, goal, generation, visit, signal, template, live, steps, rollouts}. steps[t]: {image, w, h, expert,
-boxes, thought, instruction}; a rollout: {sample, ended, success, turns}; a turn: {t, outcome, why, said, thought, text,
-tokens, finish, repair, reward, return, episode, step, sum}, where live with its own {image, w, h}. Places are fractions of the screen. outcome is one letter:
-e exact, t right kind of action only, w wrong, u unreadable, c cannot be judged, l live (nobody to compare with).
+An entry: {key, episode, goal, generation, visit, signal, template, live, steps, rollouts}; episode is the unit. steps[t] of
+a recording: {image, w, h, expert, boxes, thought, instruction}, and history where it is history only. A rollout: {sample,
+ended, success, reason, turns}. A turn:
+{t, outcome, why, said, thought, text, tokens, finish, by, repair, reward, return, episode, step, sum}, where live with its
+own {image, w, h}. Places are fractions of the screen. outcome is one letter: e exact, t right kind of action only, w wrong,
+u unreadable, c cannot be judged, l not judged (live).
 """
 
 from __future__ import annotations
@@ -14,14 +16,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.codec import action_from_json
-from agent.errors import DataError, UnreadableAction
-from agent.screen import ScreenTransform
-from agent.types import Action, Click, Episode, LongPress, Open, Point, Step, Swipe
-from launch.report.images import Images
-from launch.report.runs import Recording, Run
-from launch.sheet import said
-from rl.runlog import read_rollouts
+from guiderail.agent.codec import action_from_json
+from guiderail.agent.errors import DataError, UnreadableAction
+from guiderail.agent.screen import ScreenTransform
+from guiderail.agent.types import Action, Click, Episode, LongPress, Open, Point, Step, Swipe
+from guiderail.launch.report.images import Images
+from guiderail.launch.report.runs import Recording, Run
+from guiderail.launch.sheet import said
+from guiderail.rl.runs.log import read_rollouts
+from guiderail.rl.runs.rows import success
 
 Entry = dict[str, Any]
 LONGEST = 1000  # steps drawn of an episode whose recording is not at hand
@@ -36,7 +39,7 @@ CREDIT = {
 
 def read_entries(run: Run, recording: Recording, images: Images) -> tuple[list[Entry], list[str]]:
     """All entries of a run in the order of their first line, and remarks for people. Raises DataError "file:line" for a
-    line that is no rollout; while a run is under way the rest is left out instead, with a remark."""
+    line that is not a rollout. While a run is under way, the rest is left out instead, with a remark."""
     entries: dict[str, Entry] = {}
     path, number = run.folder / "rollouts.jsonl", 0
     if not path.is_file():
@@ -59,39 +62,49 @@ def read_entries(run: Run, recording: Recording, images: Images) -> tuple[list[E
 
 
 def _add(entries: dict[str, Entry], row: Mapping[str, Any], run: Run, recording: Recording, images: Images) -> None:
-    if "task" in row:
-        _add_trial(entries, row, run.folder, images)
-        return
-    episode_id, generation = str(row["episode_id"]), row.get("generation")
-    unit = str(row.get("unit", episode_id))
-    key = unit if generation is None else f"{unit}@{row.get('visit', generation)}"
+    """Rollouts of one visit of a training belong together, elsewhere all of one unit. Single steps of a recording are
+    gathered into one rollout."""
+    visit = row.get("visit", row.get("generation"))
+    key = str(row["unit"]) if visit is None else f"{row['unit']}@{visit}"
     if key not in entries:
-        entries[key] = _entry(key, episode_id, row, recording.episodes.get(episode_id), images)
-    entry = entries[key]
+        entries[key] = _entry(key, row, recording.episodes.get(str(row["unit"])), images)
+    rollouts = entries[key]["rollouts"]
     sample = int(row["sample"])
-    rollout = next((r for r in entry["rollouts"] if r["sample"] == sample), None)
-    if rollout is None:
+    rollout = next((r for r in rollouts if r["sample"] == sample), None)
+    if rollout is None or entries[key]["live"]:
         ended = "single steps" if run.kind == "offline" else str(row["ended"])
-        rollout = {"sample": sample, "ended": ended, "success": None, "turns": []}
-        entry["rollouts"].append(rollout)
-    rollout["turns"] += [_turn(turn) for turn in row["turns"]]
+        rollout = {"sample": sample, "ended": ended, "success": success(row) if "outcome" in row else None, "turns": []}
+        rollout |= {"reason": str(row["reason"])} if row.get("reason") else {}
+        rollouts.append(rollout)
+    rollout["turns"] += [_turn(turn, run.folder, images) for turn in row["turns"]]
 
 
-def _entry(key: str, episode_id: str, row: Mapping[str, Any], episode: Episode | None, images: Images) -> Entry:
+def _entry(key: str, row: Mapping[str, Any], episode: Episode | None, images: Images) -> Entry:
+    live = "outcome" in row
     return {
         "key": key,
-        "episode": episode_id,
-        "goal": episode.goal if episode else "",
+        "episode": str(row["unit"]),
+        "goal": episode.goal if episode else str(row.get("goal", "")),
         "generation": row.get("generation"),
         "visit": row.get("visit"),
-        "signal": row.get("group"),
-        "template": _template(episode),
-        "live": False,
-        "steps": [_step(step, images) for step in episode.steps]
-        if episode
-        else [{"w": t["screen"][0], "h": t["screen"][1]} for t in row["turns"]][:1] * min(int(row["steps"]), LONGEST),
+        "signal": row.get("signal"),
+        "template": _live_template(row) if live else _template(episode),
+        "live": live,
+        "steps": [] if live else [_step(step, images) for step in episode.steps] if episode else _blank_steps(row),
         "rollouts": [],
     }
+
+
+def _blank_steps(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The steps of a recording that is not at hand, of the size of the first screen."""
+    sizes = [{"w": turn["screen"][0], "h": turn["screen"][1]} for turn in row["turns"]]
+    return sizes[:1] * min(int(row["steps"]), LONGEST)
+
+
+def _live_template(row: Mapping[str, Any]) -> str:
+    """What the line says, else what its name begins with."""
+    unit = str(row["unit"])
+    return str(row.get("template") or re.split(r"[-/#:]|\d", unit, maxsplit=1)[0].rstrip("_. ") or "unknown")
 
 
 def _template(episode: Episode | None) -> str:
@@ -115,7 +128,7 @@ def _step(step: Step, images: Images) -> dict[str, Any]:
         "boxes": [[_short(b.left), _short(b.top), _short(b.right), _short(b.bottom)] for b in boxes[:4]],
         "thought": step.thought,
         "instruction": step.instruction,
-    }
+    } | ({"history": True} if step.history else {})
 
 
 def mark(action: Action) -> dict[str, Any]:
@@ -136,19 +149,8 @@ def _short(value: float) -> float:
     return round(value, 4)
 
 
-def _turn(turn: Mapping[str, Any]) -> dict[str, Any]:
-    verdict = turn["verdict"]
-    row = _words(turn) | {"outcome": _outcome(verdict), "why": str(verdict["why"])}
-    if "repair" in turn:
-        row["repair"] = {"strategy": str(turn["repair"]["strategy"]), "text": str(turn["repair"]["text"])}
-    if "reward" in turn:
-        row |= {name: _number(turn[key]) for name, key in CREDIT.items()}
-    return row
-
-
-def _words(turn: Mapping[str, Any]) -> dict[str, Any]:
-    """What the policy said, common to walks and live attempts."""
-    return {
+def _turn(turn: Mapping[str, Any], folder: Path, images: Images) -> dict[str, Any]:
+    row: dict[str, Any] = {
         "t": int(turn["index"]),
         "said": _said(turn.get("action"), turn["screen"]),
         "thought": turn.get("thought"),
@@ -156,6 +158,25 @@ def _words(turn: Mapping[str, Any]) -> dict[str, Any]:
         "tokens": int(turn.get("tokens", 0)),
         "finish": str(turn.get("finish", "stop")),
     }
+    if "verdict" in turn:
+        row |= {"outcome": _outcome(turn["verdict"]), "why": str(turn["verdict"]["why"])}
+    else:
+        row |= {"outcome": "u" if turn["action"] is None else "l", "why": str(turn["note"])}
+    if "screenshot" in turn:
+        row |= {"image": images.add(_kept(folder, turn)), "w": turn["screen"][0], "h": turn["screen"][1]}
+    if turn.get("by"):
+        row["by"] = str(turn["by"])
+    if "repair" in turn:
+        row["repair"] = {"strategy": str(turn["repair"]["strategy"]), "text": str(turn["repair"]["text"])}
+    if "reward" in turn:
+        row |= {name: _number(turn[key]) for name, key in CREDIT.items()}
+    return row
+
+
+def _kept(folder: Path, turn: Mapping[str, Any]) -> Path | None:
+    """The screenshot of a live turn. A name that is not a hash could lead out of the folder."""
+    digest = str(turn["screenshot"])
+    return folder / "images" / f"{digest}.png" if re.fullmatch(r"[0-9a-f]{64}", digest) else None
 
 
 def _said(content: Any, screen: Any) -> dict[str, Any] | None:
@@ -178,38 +199,6 @@ def _outcome(verdict: Mapping[str, Any]) -> str:
 def _number(value: Any) -> float:
     """Infinities and NaN are not JSON."""
     return float(value) if math.isfinite(float(value)) else 0.0
-
-
-def _add_trial(entries: dict[str, Entry], row: Mapping[str, Any], folder: Path, images: Images) -> None:
-    """A live attempt has no expert, and its screens are its own; a task's trials are the walks of one entry."""
-    task = str(row["task"])
-    if task not in entries:
-        entries[task] = {
-            "key": task,
-            "episode": task,
-            "goal": str(row["goal"]),
-            "generation": None,
-            "visit": None,
-            "signal": None,
-            "template": row.get("template") or re.split(r"[-/#:]|\d", task, maxsplit=1)[0].rstrip("_. ") or "unknown",
-            "live": True,
-            "steps": [],
-            "rollouts": [],
-        }
-    rollouts = entries[task]["rollouts"]
-    taken = {rollout["sample"] for rollout in rollouts}
-    trial = int(row.get("trial", 0))
-    sample = trial if trial not in taken else max(taken) + 1
-    about = {"ended": str(row["ending"]), "success": row["success"], "reason": str(row["reason"])}
-    rollouts.append({"sample": sample, **about, "turns": [_live_turn(turn, folder, images) for turn in row["turns"]]})
-
-
-def _live_turn(turn: Mapping[str, Any], folder: Path, images: Images) -> dict[str, Any]:
-    digest = str(turn.get("screenshot"))
-    file = folder / "images" / f"{digest}.png" if re.fullmatch(r"[0-9a-f]{64}", digest) else None
-    outcome = "u" if turn.get("action") is None else "l"
-    screen = {"image": images.add(file), "w": turn["screen"][0], "h": turn["screen"][1]}
-    return _words(turn) | screen | {"outcome": outcome, "why": str(turn.get("note", ""))}
 
 
 def matched(rollout: Mapping[str, Any]) -> int | None:

@@ -6,13 +6,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from launch.report.runs import Run
+from guiderail.launch.report.runs import Run
+from guiderail.rl.runs.record import RunRecord
 
 KINDS = {
     "train": "Training",
     "sop": "Semi-online performance (SOP)",
     "offline": "Single steps under the expert's history",
     "pocket": "Live on simulated phones",
+    "world": "Live in a world of the user's own",
+    "run": "Used",
     "screenspot": "ScreenSpot",
     "rejudge": "Judged again",
     "gate": "Oracle gate and blind probes",
@@ -21,68 +24,67 @@ KINDS = {
 
 def lead(run: Run) -> str:
     """One sentence about the run."""
-    record = run.record
-    method = (record.get("config") or {}).get("method") or {}
+    method, data = run.config.get("method", {}), run.record.about.data
     kind = f"{method.get('algorithm', '')} training".strip() if run.kind == "train" else KINDS.get(run.kind, run.kind)
     parts = [kind[:1].upper() + kind[1:]]
     if model(run):
         parts.append(f"of {model(run)}" if run.kind != "train" else f"from {model(run)}")
-    if (record.get("data") or {}).get("path"):
-        parts.append(f"on {record['data']['path']}")
+    if data is not None:
+        parts.append(f"on {data.path}")
     ending = "under way" if run.metrics is None else "finished"
-    return f"{' '.join(parts)}; started {when(record)}, {ending}."
+    return f"{' '.join(parts)}; started {when(run.record)}, {ending}."
 
 
-def when(record: Mapping[str, Any]) -> str:
+def when(record: RunRecord) -> str:
     """2026-11-22 14:06 UTC, from run.json's 2026-11-22T14:06:26Z."""
-    text = str(record.get("started", "at an unknown time"))
+    text = record.started or "at an unknown time"
     return f"{text[:10]} {text[11:16]} UTC" if text.endswith("Z") and len(text) == 20 else text
 
 
 def model(run: Run) -> str:
     """What acted, or what training started from."""
-    config = run.record.get("config") or {}
-    return str(run.record.get("model") or (config.get("model") or {}).get("path") or run.record.get("of") or "")
+    about = run.record.about
+    return str(about.model or run.config.get("model", {}).get("path") or about.of or "")
 
 
 def facts(run: Run, recording: str) -> list[tuple[str, str]]:
     """The few that everybody asks for. recording: where the expert's side came from."""
-    record, metrics = run.record, run.metrics or {}
-    data, rules = record.get("data") or {}, record.get("rules") or {}
-    method = (record.get("config") or {}).get("method") or {}
-    named = (
-        rules.get("name")
-        if isinstance(rules, Mapping)
-        else ", ".join(map(str, rules))
-        if isinstance(rules, list)
-        else rules
-    )
+    about, metrics, method = run.record.about, run.metrics or {}, run.config.get("method", {})
+    legs = len(run.record.legs)
     rows = [
-        ("command", " ".join(["guiderail", *map(str, record.get("command", []))])),
+        ("command", " ".join(["guiderail", *run.record.legs[-1].command])),
+        ("started", f"{legs} times: it was resumed" if legs > 1 else None),
         ("model", model(run)),
-        ("rules", named or method.get("rules")),
-        ("recording", data.get("path") and recording),
-        ("its SHA-256", data.get("digest")),
-        ("seed", record.get("seed", (record.get("config") or {}).get("training", {}).get("seed"))),
-        ("temperature", record.get("temperature", method.get("temperature"))),
-        ("commit", (record.get("versions") or {}).get("commit")),
+        ("rules", (about.rules or {}).get("name") or ", ".join(about.profiles or ()) or method.get("rules")),
+        ("recording", recording if about.data else None),
+        ("its SHA-256", about.data.digest if about.data else None),
+        ("seed", about.seed if about.seed is not None else run.config.get("training", {}).get("seed")),
+        ("temperature", about.temperature if about.temperature is not None else method.get("temperature")),
+        ("commit", _commits(run.record)),
         ("scored", metrics.get("n")),
         ("unscored", metrics.get("unscored")),
         ("model written to", metrics.get("model")),
         ("run folder", run.folder),
     ]
-    return [(name, str(value)) for name, value in rows if value not in (None, "", [])]
+    return [(name, str(value)) for name, value in rows if value not in (None, "")]
+
+
+def _commits(record: RunRecord) -> str:
+    """Of every leg, each once: "abc, def with local changes"."""
+    known = [f"{leg.commit} with local changes" if leg.dirty else leg.commit for leg in record.legs if leg.commit]
+    return ", ".join(dict.fromkeys(known))
 
 
 def more_facts(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     """Everything the run folder says, by heading."""
-    record = run.record
-    rest = {key: value for key, value in record.items() if key not in ("config", "versions", "rules", "command")}
+    about, last = run.record.about, run.record.legs[-1]
+    rest = about.model_dump(mode="json", exclude={"config", "rules"}, exclude_defaults=True)
+    legs = [leg.model_dump(mode="json", exclude={"about", "versions"}) for leg in run.record.legs]
     return [
-        ("Configuration", flat(record.get("config") or {})),
-        ("Rules in full", flat(record["rules"]) if isinstance(record.get("rules"), Mapping) else []),
-        ("Versions", flat(record.get("versions") or {})),
-        ("Everything else in run.json", flat(rest)),
+        ("Configuration", flat(run.config) if run.config else []),
+        ("Rules in full", flat(about.rules) if about.rules else []),
+        ("Versions", flat(last.versions)),
+        ("Everything else in run.json", flat({"kind": run.kind, **rest, "legs": dict(enumerate(legs))})),
         ("metrics.json", flat(run.metrics or {})[:200]),
     ]
 

@@ -1,4 +1,4 @@
-"""The same pictures for papers: SVG and PNG, white background, the same bytes for the same run."""
+"""The report's charts for papers: SVG and PNG, white background. The same run gives the same bytes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from launch.report.runs import Curves
+from guiderail.launch.report.runs import Curves
 
 STYLE: Any = {
     "svg.hashsalt": "guiderail",
     "svg.fonttype": "none",
-    "text.parse_math": False,  # names of templates and metrics are not formulas
+    "text.parse_math": False,  # a dollar sign in the name of a template is not a formula
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "#58626d",
@@ -34,19 +34,20 @@ def draw(
     with matplotlib.rc_context(STYLE):
         shown = [name for name in names if len(curves.get(name, [])) > 1]
         if shown:
-            made.append(_save(folder, "learning-curves", _curves(curves, shown)))
+            made.append(save(folder, "learning-curves", _curves(curves, shown)))
         if groups:
-            made.append(_save(folder, "groups", _groups(groups["generations"])))
+            made.append(save(folder, "groups", _groups(groups["generations"])))
         if atlas["first"]["bars"]:
-            made.append(_save(folder, "first-divergence", _bars(atlas["first"])))
+            made.append(save(folder, "first-divergence", _bars(atlas["first"])))
         if atlas["confusion"]["rows"]:
-            made.append(_save(folder, "confusion", _confusion(atlas["confusion"])))
+            made.append(save(folder, "confusion", _confusion(atlas["confusion"])))
         if atlas["offsets"]["points"]:
-            made.append(_save(folder, "click-offsets", _offsets(atlas["offsets"]["points"])))
+            made.append(save(folder, "click-offsets", _offsets(atlas["offsets"]["points"])))
     return made
 
 
-def _save(folder: Path, name: str, figure: Figure) -> str:
+def save(folder: Path, name: str, figure: Figure) -> str:
+    """Write folder/NAME.svg and .png; returns the name."""
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
     figure.savefig(folder / f"{name}.png")
     return name
@@ -83,7 +84,7 @@ def _bars(first: dict[str, Any]) -> Figure:
     axis.bar([bar["label"] for bar in first["bars"]], [bar["n"] for bar in first["bars"]], color=BLUE)
     axis.set(
         xlabel="step of the first divergence",
-        ylabel="walks",
+        ylabel="rollouts",
         title=f"{first['never']} of {first['walks']} never diverge",
     )
     return figure

@@ -1,4 +1,4 @@
-"""Screenshots for the pages: each picture once, under the hash of its bytes, no wider than needed."""
+"""Screenshots for the pages: each image once, named by the hash of its bytes, no wider than needed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from pathlib import Path
 
 from PIL import Image
 
-MAX_PIXELS = 50_000_000
+from guiderail.agent.errors import DataError
+from guiderail.agent.untrusted import opened, read_file
 
 
 @dataclass
 class Images:
-    """add(path) copies a screenshot to out/images and returns its file name there, or None when there is none to show.
+    """add(path) copies a screenshot to out/images and returns its file name there; None when it cannot be read.
 
-    width: pictures wider than this are scaled down to it and stored as JPEG; smaller PNGs and JPEGs are kept as they are.
-    missing: how many could not be read.
+    width: wider images are scaled down to it and stored as JPEG; other PNGs and JPEGs are copied as they are. missing: the
+    files that could not be read.
     """
 
     out: Path
@@ -36,21 +37,20 @@ class Images:
 
     def _store(self, path: Path) -> str | None:
         try:
-            raw = path.read_bytes()
-            with Image.open(io.BytesIO(raw), formats=("PNG", "JPEG")) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    return None
+            raw = read_file(path, str(path))
+            with opened(raw, str(path), str(path), ("PNG", "JPEG")) as image:
                 small = image.width <= self.width
                 kind = "png" if small and image.format == "PNG" else "jpg"
                 digest = hashlib.sha256(raw).hexdigest()[:32]
                 name = f"{digest}.{kind}" if small else f"{digest}-{self.width}.{kind}"
-                target = self.out / "images" / name
-                if not target.exists():
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    target.write_bytes(raw if small else self._scaled(image))
-                return name
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+                content = raw if small else self._scaled(image)
+        except DataError:
             return None
+        target = self.out / "images" / name
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        return name
 
     def _scaled(self, image: Image.Image) -> bytes:
         buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What the overview says in numbers and words: headlines, dropped groups, patches, time and tokens by stage."""
+"""The overview in numbers and words: headlines, dropped groups, patches, time and tokens by stage."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from launch.report.entries import Entry
-from launch.report.runs import Curves, Run
-from rl.metrics import METRICS
-from rl.statistics import clustered, wilson
+from guiderail.launch.report import names
+from guiderail.launch.report.entries import Entry
+from guiderail.launch.report.runs import Curves, Run
+from guiderail.rl.score import floors
+from guiderail.rl.score.statistics import clustered, wilson
 
 HEADLINES = ("PG", "TSR", "Score", "TM", "GR", "SR", "success", "accuracy")
 REASONS = ("all right", "all wrong", "alike")
 
 
 def headline(run: Run, entries: list[Entry]) -> list[dict[str, Any]]:
-    """[{name, value, low, high, words}]: rates with their 95 % intervals. While an evaluation runs, what can be said of the
-    episodes done so far; for training, how the last generation did."""
+    """[{name, title, value, low, high, words}]: rates with 95 % intervals. Of an unfinished evaluation: over the episodes done so
+    far. Of training: over the last generation."""
     metrics = run.metrics or {}
     if run.kind == "gate":
         return _gate(metrics)
@@ -37,7 +38,15 @@ def headline(run: Run, entries: list[Entry]) -> list[dict[str, Any]]:
         interval = (metrics.get("intervals") or {}).get(key, metrics.get("interval"))
         if isinstance(metrics.get(key), int | float) and interval is not None:
             rows.append(_rate(key, metrics[key], interval, key))
-    return rows or _so_far(run.kind, entries)
+    return (rows or _so_far(run.kind, entries)) + _floor(run)
+
+
+def _floor(run: Run) -> list[dict[str, Any]]:
+    """What agents that do not look score in the same live world, where that is known."""
+    if run.record.about.model in floors.WORDS:
+        return []
+    found = {f"success of {words}": row for words, row in floors.rows(run.record.about.world).items()}
+    return [_rate(name, row["success"], row["interval"], name) for name, row in found.items()]
 
 
 def _rate(name: str, value: float, interval: Sequence[float], key: str = "") -> dict[str, Any]:
@@ -46,22 +55,28 @@ def _rate(name: str, value: float, interval: Sequence[float], key: str = "") -> 
         "value": float(value),
         "low": float(interval[0]),
         "high": float(interval[1]),
-        "words": METRICS.get(key, ""),
+        "title": names.title(name),
+        "words": names.words(key),
     }
 
 
 def _gate(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     oracle = metrics.get("oracle", {})
     n, exact = int(oracle.get("steps", 0)), int(oracle.get("exact", 0))
-    rows = [_rate("expert against itself", exact / n, wilson(exact, n))] if n else []
+    rows = [_rate("The expert against itself", exact / n, wilson(exact, n))] if n else []
     return rows + [
-        {"name": f"probe: {name}", "value": row["PG"], "low": row["PG"], "high": row["PG"], "words": "PG of this probe"}
+        {
+            "name": f"probe: {name}",
+            "title": f"Probe: {name.replace('_', ' ')}",
+            "words": "PG of an agent that does not look.",
+        }
+        | dict.fromkeys(("value", "low", "high"), row["PG"])
         for name, row in metrics.get("probes", {}).items()
     ]
 
 
 def _latest(entries: list[Entry]) -> list[dict[str, Any]]:
-    """Of the last generation: exact turns, rollouts right at every step, over whole groups."""
+    """Exact turns and rollouts right at every step, of the last generation's groups."""
     last = max((entry["generation"] for entry in entries if entry["generation"] is not None), default=None)
     recent = [entry for entry in entries if entry["generation"] == last] if last is not None else []
     turns = [(e["key"], float(t["outcome"] == "e")) for e in recent for r in e["rollouts"] for t in r["turns"]]
@@ -73,21 +88,47 @@ def _latest(entries: list[Entry]) -> list[dict[str, Any]]:
     ]
     return (
         [
-            _mean(f"exact turns, generation {last}", turns, "rollout/exact"),
-            _mean(f"walks right throughout, generation {last}", whole, "rollout/finished"),
+            _mean(f"Turns that agree with the expert, generation {last}", turns, "rollout/exact"),
+            _mean(f"Rollouts right to the end, generation {last}", whole, "rollout/finished"),
         ]
         if turns and whole
         else []
     )
 
 
+def learned(entries: list[Entry]) -> dict[str, str] | None:
+    """{words, cls}: how the agreement with the expert changed from the first generation to the last; None for fewer than two
+    generations of recordings."""
+    numbers = sorted({e["generation"] for e in entries if e["generation"] is not None and not e["live"]})
+    if len(numbers) < 2:
+        return None
+    first, last = (
+        [
+            (e["key"], float(t["outcome"] == "e"))
+            for e in entries
+            if e["generation"] == number
+            for r in e["rollouts"]
+            for t in r["turns"]
+        ]
+        for number in (numbers[0], numbers[-1])
+    )
+    if not first or not last:
+        return None
+    old, new = _mean("", first, ""), _mean("", last, "")
+    apart = old["high"] < new["low"] or new["high"] < old["low"]
+    cls = ("better" if new["value"] > old["value"] else "worse") if apart else "same"
+    rates = [f"{100 * row['value']:.1f} % [{100 * row['low']:.1f}, {100 * row['high']:.1f}]" for row in (old, new)]
+    words = f"Turns that agree with the expert: {rates[0]} in generation {numbers[0]}, {rates[1]} in generation {numbers[-1]}"
+    return {"words": f"{words}. Each generation samples other recordings.", "cls": cls}
+
+
 def _so_far(kind: str, entries: list[Entry]) -> list[dict[str, Any]]:
     if kind in ("sop", "offline", "screenspot"):
         turns = [(e["key"], float(t["outcome"] == "e")) for e in entries for r in e["rollouts"] for t in r["turns"]]
-        return [_mean("exact turns so far", turns, "rollout/exact")] if turns else []
+        return [_mean("Turns that agree so far", turns, "rollout/exact")] if turns else []
     scored = [r["success"] for e in entries for r in e["rollouts"] if r["success"] is not None]
     return (
-        [_rate("success so far", fmean(map(bool, scored)), wilson(sum(scored), len(scored)), "success")]
+        [_rate("Live success so far", fmean(map(bool, scored)), wilson(sum(scored), len(scored)), "success")]
         if scored
         else []
     )
@@ -107,6 +148,8 @@ def groups(entries: list[Entry]) -> dict[str, Any] | None:
     dropped = n - counts["kept"]
     parts = [f"{100 * counts[reason] / n:.0f} % {reason}" for reason in REASONS if counts[reason]]
     words = f"{100 * dropped / n:.0f} % of {n} groups carry no signal" + (f": {', '.join(parts)}" if parts else "")
+    if not counts["kept"]:
+        words = f"nothing was learned: {words}"
     by_generation: dict[int, Counter[str]] = {}
     for generation, signal in signals:
         by_generation.setdefault(int(generation or 0), Counter())[signal] += 1
@@ -118,7 +161,7 @@ def groups(entries: list[Entry]) -> dict[str, Any] | None:
 
 
 def patches(entries: list[Entry]) -> list[dict[str, Any]]:
-    """[{strategy, n, share, goes_on}]: turns repaired, as a share of all turns, and how often the next turn agreed."""
+    """[{strategy, n, share, goes_on}]: repaired turns, their share of all turns, and how often the next turn agreed."""
     counts: Counter[str] = Counter()
     after: dict[str, list[bool]] = {}
     turns_total = 0
@@ -143,7 +186,7 @@ def patches(entries: list[Entry]) -> list[dict[str, Any]]:
 
 
 def stages(run: Run, entries: list[Entry], curves: Curves) -> list[dict[str, Any]]:
-    """[{stage, seconds, tokens, turns}], as far as the run recorded it."""
+    """[{stage, seconds, tokens, turns}], as far as the run recorded them."""
     turns = sum(len(rollout["turns"]) for entry in entries for rollout in entry["rollouts"])
     tokens = sum(turn["tokens"] for entry in entries for rollout in entry["rollouts"] for turn in rollout["turns"])
     if run.kind != "train":
@@ -171,7 +214,7 @@ def stages(run: Run, entries: list[Entry], curves: Curves) -> list[dict[str, Any
 
 
 def by_template(entries: list[Entry]) -> list[dict[str, Any]]:
-    """[{name, value, low, high, n}]: whole walks right (live: tasks done), by template, the weakest first."""
+    """[{name, value, low, high, n}]: rollouts right at every step (live: tasks done), by template, the worst first."""
     outcomes: dict[str, list[bool]] = {}
     for entry in entries:
         for rollout in entry["rollouts"]:

@@ -14,13 +14,14 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from launch.report import atlas, charts, compare, figures, overview
-from launch.report.chunks import script_json, scripts
-from launch.report.entries import Entry, read_entries
-from launch.report.facts import KINDS, facts, lead, model, more_facts, when
-from launch.report.images import Images
-from launch.report.runs import Curves, Read, Run, curves, discover, read_recording, recording
-from rl.metrics import METRICS
+from guiderail.envs.live.worlds import RESTORED
+from guiderail.launch.report import atlas, charts, compare, figures, names, overview
+from guiderail.launch.report.chunks import script_json, scripts
+from guiderail.launch.report.entries import Entry, read_entries
+from guiderail.launch.report.facts import KINDS, facts, lead, model, more_facts, when
+from guiderail.launch.report.images import Images
+from guiderail.launch.report.runs import Curves, Read, Run, curves, discover, read_recording, recording
+from guiderail.rl.runs.log import reading
 
 FIRST_CURVES = (
     "rollout/exact",
@@ -34,6 +35,8 @@ FIRST_CURVES = (
     "entropy",
     "grad_norm",
     "kl",
+    "hindsight/taught",
+    "teach/divergence",
     "logprob_gap/mean",
 )
 
@@ -60,31 +63,37 @@ def build(
 ) -> list[Page]:
     """Write the report of every run in or below `folders` to `out`; returns what was read.
 
-    data: place of the recording, when it moved. width: widest screenshot kept, in pixels. plots: also SVG and PNG files.
-    Raises SetupError when there is no run, DataError "file:line" for a run folder that cannot be read.
+    data: where the recording is now, if it moved. width: wider screenshots are scaled down to it, in pixels. plots: also
+    write SVG and PNG figures. Raises SetupError when there is no run, DataError "file:line" for an unreadable run folder.
     """
     found = discover(folders)
     images = Images(out, width)
     homes = _homes(found)
-    read = lru_cache(maxsize=4)(read_recording)  # many runs are about the same file
-    pages = [_read(run, home, data, images, read) for run, home in zip(found, homes, strict=True)]
+    read = lru_cache(maxsize=4)(read_recording)  # many runs name the same recording
+    pages = []
+    for run, home in zip(found, homes, strict=True):
+        with reading(run.folder):
+            pages.append(_read(run, home, data, images, read))
     stamp = hashlib.sha256("".join(map(_state, found)).encode()).hexdigest()[:16]
     live = any(run.metrics is None for run in found)
     site = Site(out, _environment(), stamp, live)
     out.mkdir(parents=True, exist_ok=True)
     _copy_assets(out)
-    pairs = [_pair(pages[a], pages[b]) for a, b in compare.comparable(found)]
+    pairs = [
+        _pair(pages[a], pages[b]) | {"number": number} for number, (a, b) in enumerate(compare.comparable(found), 1)
+    ]
     for page in pages:
-        site.run(page, plots, bool(pairs))
+        with reading(page.run.folder):
+            site.run(page, plots, bool(pairs))
     if len(pages) > 1:
         site.study(pages, pairs, folders)
-    # Last, so that a page that sees the new stamp finds everything else in place.
+    # Last: a page that sees the new stamp must find everything else written.
     site.text("stamp.js", f"guiderailStamp({script_json(stamp)});\n")
     return pages
 
 
 def _homes(runs: Sequence[Run]) -> list[str]:
-    """Folder names made of plain letters, unique also where names differ in other letters or in case only."""
+    """Folder names of plain letters, unique also on file systems that ignore case."""
     if len(runs) == 1:
         return [""]
     homes: list[str] = []
@@ -105,13 +114,13 @@ def _homes(runs: Sequence[Run]) -> list[str]:
 def _read(run: Run, home: str, data: str | None, images: Images, read: Read) -> Page:
     source = recording(run, data, read)
     entries, remarks = read_entries(run, source, images)
-    if not source.found and run.record.get("data"):
+    if not source.found and run.record.about.data:
         remarks.append(source.state)
     return Page(run, home, entries, curves(run.folder), remarks, source.state)
 
 
 def _state(run: Run) -> str:
-    """Changes when the run folder does."""
+    """A text that changes whenever the run folder changes."""
     files = ["run.json", "rollouts.jsonl", "metrics.json"]
     known = [(run.folder / name) for name in files] + sorted(run.folder.glob("runs/**/events.out.tfevents.*"))
     return repr([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in known if file.is_file()])
@@ -119,13 +128,13 @@ def _state(run: Run) -> str:
 
 def _copy_assets(out: Path) -> None:
     (out / "assets").mkdir(exist_ok=True)
-    for file in resources.files("launch.report").joinpath("assets").iterdir():
+    for file in resources.files("guiderail.launch.report").joinpath("assets").iterdir():
         (out / "assets" / file.name).write_bytes(file.read_bytes())
 
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("launch.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("guiderail.launch.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.globals.update(charts=charts, hash=hash_of, duration=_duration, count=_count, shade=_shade, tint=_tint)
     return environment
@@ -158,8 +167,10 @@ class Site:
         }
         page.parts["headline"] = overview.headline(page.run, page.entries)
         if page.entries:
-            method = (page.run.record.get("config") or {}).get("method") or {}
-            for name, content in scripts(page.entries, method, str(page.run.folder)):
+            about = page.run.record.about
+            again = page.run.kind != "train" and (about.world or {}).get("name") in RESTORED
+            method = page.run.config.get("method", {})
+            for name, content in scripts(page.entries, method, str(page.run.folder), again):
                 self.text(f"{page.home}data/{name}", content)
         groups = overview.groups(page.entries)
         made = (
@@ -174,6 +185,7 @@ class Site:
             lead=lead(page.run),
             remarks=page.remarks,
             headline=page.parts["headline"],
+            learned=overview.learned(page.entries) if page.run.kind == "train" else None,
             curves=_curve_parts(page.curves),
             groups=groups,
             live_tasks=not _diverging(page),
@@ -189,7 +201,7 @@ class Site:
         if _diverging(page):
             render(
                 "atlas",
-                lead=f"{page.run.name}: every turn that disagrees, counted. Links open it in the viewer.",
+                lead=f"{page.run.name}: all turns that disagree with the expert, counted. Links open the viewer.",
                 **page.parts,
             )
 
@@ -206,12 +218,21 @@ class Site:
     def study(self, pages: Sequence[Page], pairs: Sequence[dict[str, Any]], folders: Sequence[Path]) -> None:
         nav = [{"title": "Runs", "href": "index.html", "here": True}]
         nav += [{"title": "Before/after", "href": "compare.html", "here": False}] if pairs else []
-        names = KINDS | {page.run.kind: page.run.kind for page in pages if page.run.kind not in KINDS}
+        titles = KINDS | {page.run.kind: page.run.kind for page in pages if page.run.kind not in KINDS}
         kinds = [
-            (names[kind], max((row["columns"] for row in rows), key=len), rows)
-            for kind in names
+            (titles[kind], max((row["columns"] for row in rows), key=len), rows)
+            for kind in titles
             if (rows := [_row(page) for page in pages if page.run.kind == kind])
         ]
+        sentences = {
+            titles[kind]: {
+                h["title"].partition(", generation")[0]: h["words"]
+                for page in pages
+                for h in page.parts["headline"]
+                if page.run.kind == kind and h["words"]
+            }.items()
+            for kind in titles
+        }
         title = ", ".join(folder.name or "runs" for folder in folders[:4])
         common = {"run": None, "live_run": False, "up": ""}
         self._render(
@@ -219,6 +240,8 @@ class Site:
             "index.html",
             runs=pages,
             kinds=kinds,
+            sentences=sentences,
+            told=sorted((pair for pair in pairs if pair["sentence"]), key=lambda pair: pair["cls"] == "same"),
             pairs=pairs,
             nav=nav,
             title=title,
@@ -233,7 +256,7 @@ class Site:
         self.text(path, self.environment.get_template(template).render(stamp=self.stamp, **parts))
 
     def text(self, path: str, content: str) -> None:
-        """Whole or not at all: a page may be reading while the next version is written."""
+        """Write a file whole or not at all: a page may read it meanwhile."""
         target = self.out / path
         target.parent.mkdir(parents=True, exist_ok=True)
         partial_ = target.with_name(target.name + ".part")
@@ -242,7 +265,10 @@ class Site:
 
 
 def _curve_parts(found: Curves) -> dict[str, list[dict[str, Any]]] | None:
-    rows = {name: {"title": name, "points": points, "words": METRICS.get(name, "")} for name, points in found.items()}
+    rows = {
+        name: {"name": name, "title": names.title(name), "words": names.words(name), "points": points}
+        for name, points in found.items()
+    }
     if not rows:
         return None
     first = [rows[name] for name in FIRST_CURVES if name in rows]
@@ -255,7 +281,7 @@ def _diverging(page: Page) -> bool:
 
 def _row(page: Page) -> dict[str, Any]:
     headline = page.parts["headline"]
-    columns = [h["name"].partition(", generation")[0] for h in headline]
+    columns = [h["title"].partition(", generation")[0] for h in headline]
     return {
         "name": page.run.name,
         "href": f"{page.home}index.html",
@@ -269,8 +295,8 @@ def _row(page: Page) -> dict[str, Any]:
 
 def _pair(before: Page, after: Page) -> dict[str, Any]:
     found = compare.compare((before.run, before.entries), (after.run, after.entries))
-    names = {"before": before.run.name, "after": after.run.name, "before_up": before.home, "after_up": after.home}
-    return found | names
+    both = {"before": before.run.name, "after": after.run.name, "before_up": before.home, "after_up": after.home}
+    return found | both
 
 
 def _duration(seconds: float | None) -> str:

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.errors import DataError, SetupError
-from agent.types import Episode
-from envs.episodes import load_episodes
-from envs.imports.tfrecord import TFRecords
-from launch import parts
-from rl.runlog import read_json
+from guiderail.agent.errors import DataError, SetupError
+from guiderail.agent.types import Episode
+from guiderail.envs.imports.tfrecord import TFRecords
+from guiderail.envs.recordings.episodes import load_episodes
+from guiderail.envs.recordings.sources import recordings_file
+from guiderail.launch import parts
+from guiderail.rl.runs.log import read_json, read_record
+from guiderail.rl.runs.record import RunRecord
 
 Curves = dict[str, list[tuple[int, float]]]
 _NOT_RUNS = ("images", "model", "runs", "screenshots", "data", "assets", "figures")
@@ -27,12 +29,17 @@ class Run:
 
     name: str
     folder: Path
-    record: Mapping[str, Any]
+    record: RunRecord
     metrics: Mapping[str, Any] | None
 
     @property
     def kind(self) -> str:
-        return str(self.record.get("kind", "unknown"))
+        return self.record.kind
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The sections of a training's config; empty for other runs."""
+        return self.record.about.config or {}
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ def discover(folders: Sequence[Path]) -> list[Run]:
     names = list(found.values())
     unique = {path: name if names.count(name) == 1 else str(path) for path, name in found.items()}
     runs = [_run(path, name) for path, name in unique.items()]
-    return sorted(runs, key=lambda run: str(run.record.get("started", "")))
+    return sorted(runs, key=lambda run: run.record.started or "")
 
 
 def _run_folders(folder: Path) -> Iterator[Path]:
@@ -69,11 +76,11 @@ def _run_folders(folder: Path) -> Iterator[Path]:
 
 
 def _run(folder: Path, name: str) -> Run:
-    record = read_json(folder / "run.json")
-    if not isinstance(record, dict):
-        raise DataError(f"{folder / 'run.json'}:1", f"a JSON {type(record).__name__}, expected one object")
-    finished = (folder / "metrics.json").is_file()
-    return Run(name, folder, record, read_json(folder / "metrics.json") if finished else None)
+    file = folder / "metrics.json"
+    metrics = read_json(file) if file.is_file() else None
+    if not isinstance(metrics, dict | None):
+        raise DataError(f"{file}:1", f"a JSON {type(metrics).__name__}, expected one object")
+    return Run(name, folder, read_record(folder), metrics)
 
 
 # ------------------------------------------------------------------------------------------------------ the recording
@@ -103,25 +110,31 @@ def recording(run: Run, override: str | None, read: Read = read_recording) -> Re
     Another file's targets drawn over these screenshots would be lies, so a wrong digest means no recording. Episodes
     whose images are gone keep their targets, on sizes inferred from the coordinates.
     """
-    source = run.record.get("data")
-    if not isinstance(source, Mapping) or "path" not in source:
+    source = run.record.about.data
+    if source is None:
         return Recording()
-    path = Path(override or str(source["path"]))
-    file = path / "episodes.jsonl" if path.is_dir() else path
-    if not file.is_file():
+    path = Path(override) if override else _place(run.folder, source.path)
+    try:
+        file = recordings_file(path, download=False)
+    except (SetupError, DataError):
         return Recording(state=f"recording not found at {path}; give its place with --data")
-    digest, expected = hashlib.sha256(file.read_bytes()).hexdigest(), str(source.get("digest"))
+    digest, expected = hashlib.sha256(file.read_bytes()).hexdigest(), source.digest
     if digest != expected:
         return Recording(
             state=f"{path} has changed since this run (SHA-256 {digest[:12]}, expected {expected[:12]}): "
             "the expert's side is left out; give the right file with --data"
         )
-    screen, swipes = source.get("screen"), str(source.get("swipes", "detect"))
-    convention = swipes if swipes in ("finger", "inverted") else "detect"
-    episodes = read(file, screen, convention)
+    episodes = read(file, source.screen, parts.recorded_swipes(source.swipes))
     without = sum(not _has_image(episode) for episode in episodes.values())
     state = f"{path}, unchanged since the run" + (f"; {without} episodes lack screenshots" if without else "")
     return Recording(episodes, state, True)
+
+
+def _place(folder: Path, path: str) -> Path:
+    """Where a path of the record leads: from here, else from the folder that the run's command was started in, which is most
+    often one that holds the run."""
+    places = [Path(path), *(parent / path for parent in folder.resolve().parents)]
+    return next((place for place in places if place.exists()), places[0])
 
 
 def _has_image(episode: Episode) -> bool:

@@ -1,89 +1,130 @@
-"""guiderail study pocket | score | table | plots."""
+"""guiderail study pocket | online | teach | score | table | plots."""
 
 from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from agent.errors import SetupError
-from launch import parts, show
-from launch.study.plan import SHIPPED, Job, load_plan
-from launch.study.records import weights_digest, write_record
-from launch.study.run import Study, prepare, training_of
-from launch.study.run import run as run_study
+from guiderail.launch import parts, show
+from guiderail.launch.options import spread
+from guiderail.launch.study.plan import Job, load_plan, plan_file
+from guiderail.launch.study.records import weights_digest, write_record
+from guiderail.launch.study.run import Study, prepare, training_of
+from guiderail.launch.study.run import run as run_study
 
 app = typer.Typer(
-    no_args_is_help=True, help="Compare ways of training over seeds: one plan, small records, tables, plots."
+    no_args_is_help=True, help="Compare ways of training over several seeds: one plan, small records, tables, plots."
 )
 
-PlanOption = Annotated[Path, typer.Option("--plan", help="YAML: worlds, exams, recipes, arms, seeds")]
-Records = Annotated[Path, typer.Option(help="folder of records, one small file per checkpoint: what to keep")]
-OutFolder = Annotated[Path, typer.Option("--out", help="models, recordings and logs; all of it can be made again")]
-Base = Annotated[str | None, typer.Option(help="model the arms start from, in place of the plan's")]
-Times = Annotated[int | None, typer.Option(min=1, help="train so many times as long as the plan says: for a GPU")]
+PlanFile = Annotated[
+    Path,
+    typer.Option("--plan", help="a shipped plan (pocket, online, teach), or YAML: worlds, exams, recipes, arms, seeds"),
+]
+Records = Annotated[Path, typer.Option(help="folder of records, one small file per checkpoint; keep it")]
+
+
+@dataclass(frozen=True, slots=True)
+class StudyOptions:
+    """Which plan is carried out, and where."""
+
+    out: Annotated[Path, typer.Option(help="folder of models, recordings and logs; can be made again")] = Path(
+        "runs/study"
+    )
+    records: Records = Path("docs/study")
+    plan: PlanFile = Path("pocket")
+    base: Annotated[str | None, typer.Option(help="model that the arms start from, instead of the plan's")] = None
+    times: Annotated[
+        int | None, typer.Option(min=1, help="train N times as long as the plan says, for a GPU", metavar="N")
+    ] = None
+
+    def study(self) -> Study:
+        plan = plan_file(self.plan)
+        return Study(load_plan(plan, self.base, self.times), plan, self.out, self.records)
+
+
+Minutes = Annotated[float, typer.Option(help="start no job that would not end within this time")]
+Workers = Annotated[int, typer.Option(help="jobs at the same time, one thread each", min=1)]
+Only = Annotated[list[str] | None, typer.Option(help="this arm or part (may be given several times)")]
 
 
 @app.command()
-def pocket(
-    out: OutFolder = Path("runs/study"),
-    records: Records = Path("docs/study"),
-    minutes: Annotated[float, typer.Option(help="start no job that would not be done by then")] = 150.0,
-    workers: Annotated[int, typer.Option(help="jobs side by side, one thread each")] = 2,
-    only: Annotated[list[str] | None, typer.Option(help="this arm or part (may be given several times)")] = None,
-    plan: PlanOption = SHIPPED,
-    base: Base = None,
-    times: Times = None,
+@spread
+def pocket(where: StudyOptions, minutes: Minutes = 150.0, workers: Workers = 2, only: Only = None) -> None:
+    """What semi-online RL adds to SFT on simulated phones. Trains and scores what has no record yet, seed by seed. It can be
+    stopped at any time; run it again to continue."""
+    _run(where, minutes, workers, only)
+
+
+@app.command()
+@spread
+def online(
+    where: StudyOptions = StudyOptions(Path("runs/online-study"), Path("docs/study/online"), Path("online")),
+    minutes: Minutes = 150.0,
+    workers: Workers = 2,
+    only: Only = None,
 ) -> None:
-    """Train and score what has no record yet, seed by seed. Stop it at any time; the same command goes on."""
+    """What online RL adds after semi-online RL, on simulated phones. It goes on as `study pocket` does."""
+    _run(where, minutes, workers, only)
+
+
+@app.command()
+@spread
+def teach(
+    where: StudyOptions = StudyOptions(Path("runs/teach-study"), Path("docs/study/teach"), Path("teach")),
+    minutes: Minutes = 150.0,
+    workers: Workers = 2,
+    only: Only = None,
+) -> None:
+    """What hindsight and recorded thoughts add to semi-online RL, on simulated phones. It goes on as `study pocket` does."""
+    _run(where, minutes, workers, only)
+
+
+def _run(where: StudyOptions, minutes: float, workers: int, only: list[str] | None) -> None:
     parts.require("torch", "train")
     parts.require("android_env", "android")
-    if workers < 1:
-        raise SetupError(f"--workers {workers}: expected at least 1")
-    run_study(Study(load_plan(plan, base, times), plan, out, records), only or [], minutes, workers)
+    run_study(where.study(), only or [], minutes, workers)
 
 
 @app.command()
+@spread
 def score(
-    model: Annotated[str, typer.Argument(help="model folder or hub id")],
-    arm: Annotated[str, typer.Option(help="arm of the plan, or a new name: then with the short exam and no training")],
-    seed: Annotated[int, typer.Option()] = 0,
-    out: OutFolder = Path("runs/study"),
-    records: Records = Path("docs/study"),
-    plan: PlanOption = SHIPPED,
-    base: Base = None,
-    times: Times = None,
+    model: Annotated[str, typer.Argument(help="model folder or hub id", metavar="MODEL")],
+    where: StudyOptions,
+    arm: Annotated[str, typer.Option(help="arm of the plan; a new name is scored with the plan's short exam")],
+    seed: Annotated[int, typer.Option(help="seed that the checkpoint was trained with")] = 0,
 ) -> None:
-    """Put one checkpoint through a study's exam and leave its record; any model, also one the study did not train."""
+    """Score one checkpoint as the plan says and write its record. Any model, also one that the study did not train."""
     parts.require("torch", "train")
     parts.require("android_env", "android")
-    from agent.shipped import shipped
-    from launch.study.score import examine
-    from rl.runlog import versions
+    from guiderail.agent.origin import commit, versions
+    from guiderail.agent.shipped import shipped
+    from guiderail.launch.study.score import examine
 
-    chosen, job = load_plan(plan, base, times), Job(arm, seed)
-    study = Study(chosen, plan, out, records)
+    study, job = where.study(), Job(arm, seed)
     prepare(study)
-    known = chosen.arms.get(arm)
+    plan, known = study.plan, study.plan.arms.get(arm)
+    exam = known.exam if known else "short"
     wall, cpu = time.monotonic(), time.process_time()
-    lines = list(examine(chosen, known.exam if known else "short", model, out / "data"))
+    lines = list(examine(plan, exam, model, study.out / "data"))
     header = {
         "study": 1,
         "arm": arm,
         "seed": seed,
-        "exam": known.exam if known else "short",
-        "times": chosen.times,
+        "exam": exam,
+        "times": plan.times,
         "train": training_of(study, job) if known else None,
         "score": {"wall": round(time.monotonic() - wall, 1), "cpu": round(time.process_time() - cpu, 1)},
-        "base": {"name": Path(chosen.base).name, "weights": weights_digest(Path(shipped(chosen.base)))},
+        "base": {"name": Path(plan.base).name, "weights": weights_digest(Path(shipped(plan.base)))},
         "weights": weights_digest(Path(shipped(model))),
-        "worlds": {name: world.model_dump() for name, world in chosen.worlds.items()},
+        "worlds": {name: world.model_dump() for name, world in plan.worlds.items()},
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "cores": os.cpu_count(),
-        "versions": versions(),
+        "versions": versions() | {"commit": commit()[0]},
     }
     write_record(study.record(job), header, lines)
     show.err.print(f"{study.record(job)}: {len(lines)} lines", highlight=False)
@@ -93,12 +134,12 @@ def score(
 def table(
     records: Records = Path("docs/study"),
     out: Annotated[Path | None, typer.Option(help="markdown file; default: standard output")] = None,
-    plan: PlanOption = SHIPPED,
+    plan: PlanFile = Path("pocket"),
 ) -> None:
-    """Every number of the study from its records alone, as markdown: rates, differences, costs, correlations."""
-    from launch.study.tables import markdown
+    """All numbers of the study from its records, as markdown: rates, differences, costs, correlations."""
+    from guiderail.launch.study.tables import markdown
 
-    text = markdown(load_plan(plan), records)
+    text = markdown(load_plan(plan_file(plan)), records)
     if out is None:
         print(text, end="")
     else:
@@ -109,12 +150,12 @@ def table(
 @app.command()
 def plots(
     records: Records = Path("docs/study"),
-    out: Annotated[Path | None, typer.Option(help="folder for PNG and SVG; default: that of the records")] = None,
-    plan: PlanOption = SHIPPED,
+    out: Annotated[Path | None, typer.Option(help="folder for PNG and SVG; default: the folder of the records")] = None,
+    plan: PlanFile = Path("pocket"),
 ) -> None:
-    """Online success by arm, what the thoughts carry, and metrics against online success: PNG and SVG."""
+    """Online success by arm, ablations, and metrics against online success: PNG and SVG."""
     parts.require("matplotlib", "report")
-    from launch.study.plots import draw
+    from guiderail.launch.study.plots import draw
 
-    for path in draw(load_plan(plan), records, out or records):
+    for path in draw(load_plan(plan_file(plan)), records, out or records):
         show.err.print(str(path), highlight=False)

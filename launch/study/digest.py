@@ -1,4 +1,4 @@
-"""Records read back and turned into what tables and plots show. Nothing here but the records' own lines."""
+"""What tables and plots show, computed from records alone."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.errors import SetupError
-from launch.study.plan import Plan
-from launch.study.records import SUFFIX, Line, read_record
-from rl.study import Difference, Mean, difference, mean
+from guiderail.agent.errors import SetupError
+from guiderail.launch.study.plan import Plan
+from guiderail.launch.study.records import SUFFIX, Line, read_record
+from guiderail.rl.score.study import Difference, Mean, difference, mean
 
 Value = Callable[[Line], tuple[float, float] | None]
-"""A line's (numerator, denominator) of a share; None where the line was not scored."""
+"""(numerator, denominator) of a line's share; None where the line was not scored."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """Which lines count, and what each adds. world: "test" unless another is asked for."""
+    """A share over lines of one kind. value: what a line adds. memory: only tasks that need memory, or only the others."""
 
     kind: str
     value: Value
@@ -94,7 +94,7 @@ METRICS: dict[str, Metric] = {
 
 
 def load(records: Path) -> list[Checkpoint]:
-    """Every record of the folder, none left out, by name. Raises SetupError when there is none, DataError for a broken one."""
+    """Every record of the folder, by name. Raises SetupError when there is none, DataError for a broken one."""
     found = []
     for path in sorted(records.glob(f"*{SUFFIX}")):
         header, lines = read_record(path)
@@ -105,7 +105,7 @@ def load(records: Path) -> list[Checkpoint]:
 
 
 def arms(plan: Plan, checkpoints: list[Checkpoint], *parts: str) -> dict[str, list[Checkpoint]]:
-    """Arms of these parts of the plan that have records, in its order; with no part named, every arm, unplanned ones last."""
+    """The arms of these parts that have records, in the plan's order. No part: every arm, those not in the plan last."""
     by_arm: dict[str, list[Checkpoint]] = {}
     for name in [*plan.arms, *sorted({c.arm for c in checkpoints} - set(plan.arms))]:
         if parts and (name not in plan.arms or plan.arms[name].part not in parts):
@@ -121,7 +121,7 @@ def title(plan: Plan, arm: str) -> str:
 
 
 def over_seeds(metric: Metric, group: list[Checkpoint], world: str = "test") -> Mean | None:
-    """`rl.study.mean` of one arm."""
+    """`rl.score.study.mean` of one arm."""
     pairs = {checkpoint.seed: metric.of(checkpoint, world) for checkpoint in group}
     kept = {seed: pair for seed, pair in pairs.items() if pair[0]}
     if not kept:
@@ -134,7 +134,7 @@ def over_seeds(metric: Metric, group: list[Checkpoint], world: str = "test") -> 
 def comparisons(
     plan: Plan, checkpoints: list[Checkpoint], *parts: str
 ) -> list[tuple[str, list[Checkpoint], list[Checkpoint]]]:
-    """("this minus that", this arm, that arm) for all that the plan compares arms of these parts with, where both have records."""
+    """("this minus that", this arm, that arm) for every comparison of the plan in these parts whose arms both have records."""
     every = arms(plan, checkpoints)
     return [
         (f"{title(plan, arm)} minus {title(plan, other).removeprefix('+ ')}", group, every[other])
@@ -145,8 +145,8 @@ def comparisons(
 
 
 def gap(metric: Metric, first: list[Checkpoint], second: list[Checkpoint]) -> Difference | None:
-    """`rl.study.difference` of two arms. What has one seed only, a start that all seeds share, is compared with each of the
-    other's."""
+    """`rl.score.study.difference` of two arms. An arm with a single seed, a start that all seeds share, is paired with every
+    seed of the other."""
     ours, theirs = ({c.seed: metric.of(c)[0] for c in arm} for arm in (first, second))
     if len(theirs) == 1:
         theirs = dict.fromkeys(ours, *theirs.values())
@@ -154,7 +154,7 @@ def gap(metric: Metric, first: list[Checkpoint], second: list[Checkpoint]) -> Di
 
 
 def points(checkpoints: list[Checkpoint], against: str) -> tuple[list[str], list[float], list[float]]:
-    """(names, values of METRICS[against], online success) of every checkpoint, each on the tasks that all of them met."""
+    """(names, values of METRICS[against], online success) of every checkpoint, on the tasks that all of them were scored on."""
     metric = METRICS[against]
     both = [c for c in checkpoints if metric.of(c)[0] and ONLINE.of(c)[0]]
     return [c.name for c in both], _common(metric, both), _common(ONLINE, both)

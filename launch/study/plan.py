@@ -10,15 +10,15 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from agent.errors import SetupError
-from rl.config import Section, nearest, read_yaml
+from guiderail.agent.errors import SetupError
+from guiderail.agent.registry import nearest
+from guiderail.rl.config import Section, read_yaml
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-SHIPPED = CONFIGS / "study" / "pocket.yaml"
 
 
 class World(Section):
-    """Phones to draw tasks from. Recordings and live tasks of one world are the same draws; live ones are disturbed."""
+    """Simulated phones to draw tasks from. Recordings and live tasks are the same draws; live ones are disturbed."""
 
     split: str
     seed: int
@@ -26,10 +26,10 @@ class World(Section):
 
 
 class Exam(Section):
-    """How much of each world one checkpoint is scored on: live tasks, SOP episodes, episodes for one-step accuracy, all
-    greedy; and live tasks and SOP episodes sampled at temperature 1, which is the policy that RL trains.
+    """What one checkpoint is scored on, in numbers per world: live tasks, SOP episodes and episodes for one-step accuracy,
+    all greedy; and live tasks and SOP episodes sampled at temperature 1, as the policy that RL trains.
 
-    minutes: how long that takes, while no record says it better.
+    minutes: an estimate of how long that takes, used until a record says how long it took.
     """
 
     live: dict[str, int]
@@ -41,7 +41,7 @@ class Exam(Section):
 
 
 class Recipe(Section):
-    """A training config and `section.key: value` overrides. minutes: as in Exam."""
+    """A training config and `section.key: value` overrides. minutes: as in `Exam`."""
 
     config: str
     set: dict[str, Any] = Field(default_factory=dict)
@@ -49,11 +49,11 @@ class Recipe(Section):
 
 
 class Arm(Section):
-    """after: the arm whose checkpoint it starts from ("" for the base model). recipe "": nothing is trained; what is scored
-    is `model`, a finished checkpoint, or the base.
+    """One way of training. after: the arm whose checkpoint it starts from ("": the base model). recipe "": nothing is
+    trained; `model`, a finished checkpoint, or the base is scored.
 
-    set: overrides on top of the recipe's. seeds: default the study's; a dependent whose seed is not among them starts from
-    the first. against: arms it is compared with, task by task and seed by seed. part: the table it belongs to.
+    set: overrides on top of the recipe's. seeds: default the study's; an arm that starts from this one with another seed
+    takes the first. against: arms it is compared with, task by task and seed by seed. part: the table it belongs to.
     """
 
     title: str
@@ -68,7 +68,7 @@ class Arm(Section):
 
 
 class Plan(Section):
-    """times: every training is that many times as long as its recipe says, in updates and so in samples."""
+    """A study. times: every training has this many times the updates of its recipe."""
 
     base: str
     times: int = Field(1, ge=1)
@@ -94,7 +94,7 @@ class Plan(Section):
             if arm.recipe and arm.model:
                 raise ValueError(f"arm {name}: give a recipe or a finished model")
             if arm.recipe and "training.max_steps" not in {**self.recipes[arm.recipe].set, **arm.set}:
-                raise ValueError(f"arm {name}: its recipe says no training.max_steps")
+                raise ValueError(f"arm {name}: its recipe sets no training.max_steps")
             if arm.after and not (self.arms[arm.after].recipe or self.arms[arm.after].model):
                 raise ValueError(f"arm {name}: {arm.after} trains nothing to start from")
         for key, exam in self.exams.items():
@@ -104,7 +104,7 @@ class Plan(Section):
         return self
 
     def recorded(self, world: str) -> int:
-        """How many episodes of this world are recorded: what training or the longest exam needs."""
+        """The number of episodes to record of this world: as many as training or the longest exam needs."""
         wanted = [part.get(world, 0) for e in self.exams.values() for part in (e.sop, e.steps, e.sop_sampled)]
         return self.episodes if world == "train" else max(wanted)
 
@@ -121,6 +121,12 @@ class Job:
         return f"{self.arm}-{self.seed}"
 
 
+def plan_file(plan: Path) -> Path:
+    """The file of a plan that is asked for by its shipped name, such as pocket, or by its path."""
+    shipped = CONFIGS / "study" / f"{plan}.yaml"
+    return shipped if plan.parent == Path() and not plan.exists() and shipped.exists() else plan
+
+
 def load_plan(path: Path, base: str | None = None, times: int | None = None) -> Plan:
     """Read and check a plan; `base` replaces the model it starts from, `times` how long it trains. Raises SetupError."""
     content = read_yaml(path, "plan", "base, worlds, exams, recipes, arms")
@@ -135,8 +141,8 @@ def load_plan(path: Path, base: str | None = None, times: int | None = None) -> 
 
 
 def jobs(plan: Plan, only: Sequence[str] = ()) -> list[Job]:
-    """Part by part in the plan's order; in each every arm of the first seed, then of the second, ... `only`: of these arms
-    or parts."""
+    """Part by part in the plan's order; in each part, every arm with the first seed, then with the second, ... `only`: these
+    arms or parts."""
     parts = list(dict.fromkeys(arm.part for arm in plan.arms.values()))
     for name in only:
         if name not in plan.arms and name not in parts:
@@ -175,5 +181,5 @@ def overrides(plan: Plan, job: Job) -> dict[str, Any]:
 
 
 def as_arguments(values: Mapping[str, Any]) -> list[str]:
-    """As `guiderail train` takes them; JSON is YAML."""
+    """KEY=VALUE arguments for `guiderail train`. JSON is YAML."""
     return [f"{key}={json.dumps(value)}" for key, value in values.items()]

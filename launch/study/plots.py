@@ -1,4 +1,4 @@
-"""The study in pictures: PNG and SVG, white background, the same bytes for the same records."""
+"""The study in charts: PNG and SVG, white background. The same records give the same bytes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from launch.report.figures import BLUE, GREEN, GREY, ORANGE, RED, STYLE
-from launch.study.digest import METRICS, Checkpoint, arms, comparisons, gap, load, over_seeds, points, title
-from launch.study.plan import Plan
-from rl.study import Mean, correlation
+from guiderail.launch.report.figures import BLUE, GREEN, GREY, ORANGE, RED, STYLE, save
+from guiderail.launch.study.digest import METRICS, Checkpoint, arms, comparisons, gap, load, over_seeds, points, title
+from guiderail.launch.study.plan import Plan
+from guiderail.rl.score.study import Mean, correlation
 
 PARTS = {
     "comparison": (BLUE, "comparison"),
@@ -32,24 +32,17 @@ PANELS = {
 
 
 def draw(plan: Plan, records: Path, out: Path) -> list[Path]:
-    """Write out/NAME.png and .svg; returns the paths."""
+    """Write out/NAME.svg and .png; returns the paths."""
     found = load(records)
     out.mkdir(parents=True, exist_ok=True)
-    made: list[Path] = []
+    made = []
     with matplotlib.rc_context(STYLE):
         if groups := arms(plan, found, "comparison", "told"):
-            made += _save(out, "online", _arms(plan, groups))
+            made.append(save(out, "online", _arms(plan, groups)))
         if pairs := comparisons(plan, found, "ablations"):
-            made += _save(out, "ablations", _gaps(pairs))
-        made += _save(out, "metrics", _metrics(plan, found))
-    return made
-
-
-def _save(out: Path, name: str, figure: Figure) -> list[Path]:
-    paths = [out / f"{name}.svg", out / f"{name}.png"]
-    figure.savefig(paths[0], metadata={"Date": None})
-    figure.savefig(paths[1])
-    return paths
+            made.append(save(out, "ablations", _gaps(pairs)))
+        made.append(save(out, "metrics", _metrics(plan, found)))
+    return [out / f"{name}.{kind}" for name in made for kind in ("svg", "png")]
 
 
 def _arms(plan: Plan, groups: dict[str, list[Checkpoint]]) -> Figure:
@@ -65,7 +58,7 @@ def _arms(plan: Plan, groups: dict[str, list[Checkpoint]]) -> Figure:
 
 
 def _gaps(pairs: list[tuple[str, list[Checkpoint], list[Checkpoint]]]) -> Figure:
-    """Differences of what the plan compares, over the same seeds and tasks."""
+    """Differences between the arms that the plan compares, over the same seeds and tasks."""
     rows = [words for words, _, _ in pairs]
     names = ("online", "online, memory", "SOP TSR", "SOP TSR, sampled")
     made = {name: [gap(METRICS[name], first, second) for _, first, second in pairs] for name in names}
@@ -76,7 +69,7 @@ def _gaps(pairs: list[tuple[str, list[Checkpoint], list[Checkpoint]]]) -> Figure
 
 
 def _forest(rows: list[str], panels: Mapping[str, Sequence[Mean | None]], unit: str) -> Figure:
-    """A panel for each metric that any row was scored by: mean, interval, seeds as dots."""
+    """One panel per metric that any row was scored by: mean, interval, seeds as dots."""
     shown = {name: column for name, column in panels.items() if any(column)}
     figure = Figure(figsize=(3 + 2.2 * len(shown), 0.8 + 0.3 * len(rows)), layout="constrained")
     axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
@@ -100,7 +93,7 @@ def _forest(rows: list[str], panels: Mapping[str, Sequence[Mean | None]], unit: 
 
 
 def _metrics(plan: Plan, found: list[Checkpoint]) -> Figure:
-    """Each metric against online success, one point per checkpoint."""
+    """Each metric against online success, one dot per checkpoint."""
     figure = Figure(figsize=(10, 2.9), layout="constrained")
     axes: Any = figure.subplots(1, 4, sharey=True)
     for axis, name in zip(axes, ("SOP PG", "SOP TSR", "SOP Score", "one-step SR"), strict=True):

@@ -1,17 +1,17 @@
-"""Records: one small file per checkpoint, its header and what it did, task by task."""
+"""Records: one small file per checkpoint with a header and the results task by task."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from agent.errors import DataError
+from guiderail.agent.disk import write_whole
+from guiderail.agent.errors import DataError
 
 SUFFIX = ".jsonl.gz"
 Line = dict[str, Any]
@@ -21,9 +21,7 @@ def write_record(path: Path, header: Mapping[str, Any], lines: Iterable[Line]) -
     """Header and lines as gzipped JSONL, whole or not at all; the same content gives the same bytes."""
     text = "".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in (header, *lines))
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(gzip.compress(text.encode(), mtime=0))
-    os.replace(partial, path)
+    write_whole(path, gzip.compress(text.encode(), mtime=0))
 
 
 def read_record(path: Path) -> tuple[dict[str, Any], list[Line]]:
@@ -46,7 +44,7 @@ def _opened(path: Path) -> Iterator[TextIO]:
         with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
             yield file
     except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"{path}:1", f"no record of a study: {error}") from None
+        raise DataError(f"{path}:1", f"not a record of a study: {error}") from None
 
 
 def weights_digest(folder: Path) -> str | None:

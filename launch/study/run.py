@@ -1,4 +1,4 @@
-"""Walk the jobs of a study: train, examine, leave a record. Whatever ends it, at most the jobs under way are lost."""
+"""Run the jobs of a study: train, score, leave a record. Whatever stops it, at most the running jobs are lost."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.errors import SetupError
-from agent.shipped import shipped
-from launch import show
-from launch.study.plan import CONFIGS, Job, Plan, as_arguments, jobs, overrides, source
-from launch.study.records import SUFFIX, read_header, weights_digest
-from rl.runlog import read_json, write_json
+from guiderail.agent.disk import locked
+from guiderail.agent.errors import SetupError
+from guiderail.agent.shipped import shipped
+from guiderail.launch import show
+from guiderail.launch.going_on import NOTHING_LEARNED
+from guiderail.launch.study.plan import CONFIGS, Job, Plan, as_arguments, jobs, overrides, source
+from guiderail.launch.study.records import SUFFIX, read_header, weights_digest
+from guiderail.rl.runs.log import read_json, read_record, write_json
 
 WAIT = 5.0
 SAFETY = 1.15
-"""An estimate is taken this many times before a job is started with it."""
+"""Estimates of how long a job takes are multiplied by this."""
 
 
 @dataclass
 class Study:
-    """out: models, recordings and logs, all of which can be made again. records: what is kept.
+    """out: folder of models, recordings and logs, all of which can be made again. records: folder of what is kept.
 
-    taken: jobs under way here. elsewhere: whether a job that could start is under way in another process.
+    taken: jobs running in this process. elsewhere: whether a job that could start now is still
+    run by the children of a process that was killed.
     """
 
     plan: Plan
@@ -45,7 +48,7 @@ class Study:
         return self.records / f"{job.name}{SUFFIX}"
 
     def model(self, job: Job | None) -> str:
-        """What this job ends with; None is the base model, and so is a job that names no other and trains nothing."""
+        """The model that this job scores: what it trains, else the finished model that its arm names, else the base."""
         if job is None or not self.plan.arms[job.arm].recipe:
             return (self.plan.arms[job.arm].model if job else "") or self.plan.base
         return str(self.out / job.name / "train" / "model")
@@ -56,7 +59,7 @@ class Study:
         return (self.out / job.name / "train" / "metrics.json").is_file()
 
     def todo(self, only: Sequence[str]) -> list[Job]:
-        """Jobs without a record, each after the jobs it starts from whose models are not there (any more)."""
+        """Jobs without a record, each after the jobs whose models it needs and that are missing."""
         wanted: list[Job] = []
         for job in jobs(self.plan, only):
             if self.record(job).exists():
@@ -70,7 +73,7 @@ class Study:
         return wanted
 
     def estimate(self, job: Job) -> float:
-        """Seconds this job still takes: as the records of its arm say, else as the plan guesses."""
+        """Seconds that this job still takes: as long as its arm took before, else as the plan estimates."""
         arm = self.plan.arms[job.arm]
         known = [read_header(path) for path in self.records.glob(f"{job.arm}-*{SUFFIX}")]
         train = max((h["train"]["wall"] for h in known if h["train"]), default=0.0) if arm.recipe else 0.0
@@ -81,8 +84,8 @@ class Study:
 
 
 def prepare(study: Study) -> None:
-    """The recordings, if they are not there yet."""
-    from envs.pocket.record import record
+    """Make the recordings that are missing."""
+    from guiderail.envs.pocket.record import record
 
     for name, world in study.plan.worlds.items():
         folder, episodes = study.out / "data" / name, study.plan.recorded(name)
@@ -91,9 +94,11 @@ def prepare(study: Study) -> None:
             record(folder, episodes, world.seed, world.split, study.plan.size, world.style)
 
 
-def same_base(study: Study) -> None:
-    """SetupError when models in `out` or records come from other weights than those the plan starts from, or were trained
-    so many times longer: they must not mix."""
+def claim_folders(study: Study) -> None:
+    """Write what the plan starts from, weights and training length, to out/base.json.
+
+    Raises SetupError when models in `out` or records were made from something else: results must not mix.
+    """
     plan, kept = study.plan, study.out / "base.json"
     finished = {name: arm.model for name, arm in plan.arms.items() if arm.model}
     now: dict[str, Any] = {name: weights_digest(Path(shipped(name))) for name in [plan.base, *finished.values()]}
@@ -116,8 +121,14 @@ def same_base(study: Study) -> None:
 
 
 def run(study: Study, only: Sequence[str], minutes: float, workers: int) -> None:
-    """Work through what has no record, `workers` jobs at a time, and start none that does not fit the minutes left."""
-    same_base(study)
+    """Run the jobs without a record, `workers` at a time. A job that would not end within the minutes left is not started.
+    Raises SetupError where another process runs this study."""
+    with locked(study.out):
+        _run(study, only, minutes, workers)
+
+
+def _run(study: Study, only: Sequence[str], minutes: float, workers: int) -> None:
+    claim_folders(study)
     prepare(study)
     end, turn = time.monotonic() + 60 * minutes, threading.Condition()
     todo = study.todo(only)
@@ -150,7 +161,9 @@ def run(study: Study, only: Sequence[str], minutes: float, workers: int) -> None
     for thread in threads:
         thread.join()
     left = len(study.todo(only))
-    show.err.print(f"{left} jobs left; the same command goes on" if left else "all jobs have records", highlight=False)
+    show.err.print(
+        f"{left} jobs left; run the same command to continue" if left else "all jobs have records", highlight=False
+    )
     if study.failed:
         raise SetupError(
             f"{len(study.failed)} jobs failed: {', '.join(job.name for job in study.failed)}; see their logs"
@@ -158,7 +171,7 @@ def run(study: Study, only: Sequence[str], minutes: float, workers: int) -> None
 
 
 def _next(study: Study, todo: list[Job], end: float) -> tuple[Job, int] | None:
-    """The first job that can start and be finished in time, with the lock of its folder."""
+    """The first job that can start and end in time, with the lock of its folder."""
     study.elsewhere = False
     for job in todo:
         if job in study.taken or not study.trained(source(study.plan, job)):
@@ -173,8 +186,8 @@ def _next(study: Study, todo: list[Job], end: float) -> tuple[Job, int] | None:
 
 
 def _lock(folder: Path) -> int | None:
-    """The open lock of a job's folder, or None while somebody has it. It is handed to the programs the job starts: should
-    this process be killed, they keep it until they end, and nobody trains into the same folder beside them."""
+    """The open lock of a job's folder; None while another process holds it. The programs that the job starts inherit it: if
+    this process is killed, they hold it until they end, so that no second one trains into the same folder."""
     folder.mkdir(parents=True, exist_ok=True)
     file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -195,7 +208,7 @@ def _do(study: Study, job: Job, lock: int) -> None:
 
 
 def _train(study: Study, job: Job, lock: int) -> None:
-    """The product's own command; cost.json beside it holds what it took."""
+    """`guiderail train`; its cost goes to cost.json."""
     plan, folder = study.plan, study.out / job.name
     shutil.rmtree(folder / "train", ignore_errors=True)
     named = {"model.path": study.model(source(plan, job)), "data.train": str(study.out / "data" / "train")}
@@ -214,13 +227,15 @@ def _examine(study: Study, job: Job, lock: int) -> None:
 
 
 def _spend(study: Study, arguments: Sequence[str], log: Path, lock: int) -> dict[str, float]:
-    """Run a guiderail command to its end; {wall, cpu} in seconds, its own children included. All arms have the same vision
-    tower, so what one of them saw the others need not look at. Raises SetupError."""
+    """Run a guiderail command to its end; {wall, cpu} in seconds, its own children included. Raises SetupError where it
+    failed; a training that learned nothing did not: that is a result, too.
+
+    All arms have the same vision tower, so they share one folder of vision features."""
     started = time.monotonic()
     environment = {"OMP_NUM_THREADS": "1", "GUIDERAIL_FEATURES": str(study.out / "features")}
     with log.open("ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "launch.cli", *arguments],
+            [sys.executable, "-m", "guiderail.launch.cli", *arguments],
             stdout=file,
             stderr=file,
             env=os.environ | environment,
@@ -228,26 +243,27 @@ def _spend(study: Study, arguments: Sequence[str], log: Path, lock: int) -> dict
         )
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if process.returncode not in (0, NOTHING_LEARNED):
         said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        raise SetupError(f"{arguments[0]} ended with {process.returncode}: {' '.join(said)} (all of it: {log})")
+        raise SetupError(f"{arguments[0]} ended with {process.returncode}: {' '.join(said)} (full log: {log})")
     return {"wall": round(time.monotonic() - started, 1), "cpu": round(used.ru_utime + used.ru_stime, 1)}
 
 
 def training_of(study: Study, job: Job) -> dict[str, Any] | None:
-    """What training this checkpoint took and was: for the record's header. None where nothing was trained."""
+    """Settings and cost of this checkpoint's training, for the record's header. None where nothing was trained."""
     if not study.plan.arms[job.arm].recipe:
         return None
     folder = study.out / job.name
-    run, result = read_json(folder / "train" / "run.json"), read_json(folder / "train" / "metrics.json")
+    about, result = read_record(folder / "train").about, read_json(folder / "train" / "metrics.json")
+    config = about.config or {}
     before = source(study.plan, job)
-    cost = folder / "cost.json"  # not there when this program was killed while the training it had started went on
+    cost = folder / "cost.json"  # missing when this program was killed and the training that it had started went on
     return {
         **(read_json(cost) if cost.exists() else {"wall": round(result["seconds"], 1), "cpu": None}),
         "updates": result["updates"],
         "turns": result["sampled_turns"],
         "after": before.name if before else "base",
-        "config": {section: run["config"][section] for section in ("method", "training")},
-        "images": run["config"]["model"]["images"],
-        "data": run["data"]["digest"],
+        "config": {section: config[section] for section in ("method", "training")},
+        "images": config["model"]["images"],
+        "data": about.data and about.data.digest,
     }

@@ -1,23 +1,25 @@
-"""One checkpoint sits its exam: one line per live task and per recorded episode, and nothing that is not needed again."""
+"""Score one checkpoint: one line per live task and per recorded episode."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from agent.types import Episode, Rollout
-from envs.match import RULES
-from envs.pocket.expert import VAGUE
-from envs.pocket.live import PocketTasks
-from envs.pocket.phone import Phone
-from envs.pocket.tasks import demonstrate, task
-from envs.pocket.templates import TEMPLATES
-from launch import parts
-from launch.study.plan import Plan
-from launch.study.records import Line
-from rl.evaluate import evaluate_offline, evaluate_sop
-from rl.live import Bench, Board, Images, Job, Row, work
-from rl.sop import touches
+from guiderail.agent.types import Episode, Rollout
+from guiderail.envs.pocket.expert import VAGUE
+from guiderail.envs.pocket.phone import Phone
+from guiderail.envs.pocket.tasks import demonstrate, task
+from guiderail.envs.pocket.templates import TEMPLATES
+from guiderail.envs.pocket.world import PocketTasks
+from guiderail.envs.recordings.match import RULES
+from guiderail.launch import agents, parts
+from guiderail.launch.study.plan import Plan
+from guiderail.launch.study.records import Line
+from guiderail.rl.live.jobs import Images, Job, JobQueue, Row
+from guiderail.rl.live.worker import Worker
+from guiderail.rl.runs.rows import success
+from guiderail.rl.score.sop import touches
+from guiderail.rl.score.steps import evaluate_offline, evaluate_sop
 
 WIDTH = 64
 
@@ -26,27 +28,28 @@ _TEMPLATES = {template.name: template for template in TEMPLATES}
 
 
 def examine(plan: Plan, exam: str, model: str, data: Path) -> Iterator[Line]:
-    """The lines of one checkpoint. data: the folder that holds a recording per world. Greedy, except for
-    the kinds that end in "_sampled".
+    """The lines of one checkpoint. data: the folder with one recording per world. Kinds that end in "_sampled" are sampled
+    at temperature 1, the others are greedy.
 
-    kind "sop": of t_i recorded steps, matched s_i; "steps": n steps under the expert's history, of these `type` of the
-    right kind and `exact`, of `touch` pointing ones `hit`; "live": ok 1, 0, or null when the machine failed.
-    told: turns whose thought is neither empty nor one of the vague phrases. noted of due: turns at which the careful
-    expert would note what the screen will not show (what is done, a code read), and whose thought names all of it.
+    kind "sop": the first `matched` of `of` recorded steps agree with the expert. "steps": of `n` steps under the expert's
+    history, `type` have the right kind of action and `exact` agree in full; of the `touch` steps that point, `hit` agree.
+    "live": ok is 1, 0, or null when the machine failed.
+    told: turns whose thought says something (`tells`). due: turns at which a careful expert notes what later screens will
+    not show, such as a code; noted: those of them whose thought names all of it.
     """
     chosen = plan.exams[exam]
-    actor = parts.acting(parts.Ask(model=model))
+    actor = agents.build_agent(agents.AgentSpec(model=model))
     rules = RULES["guiderail"]
     for kind, wanted in (("sop", chosen.sop), ("sop_sampled", chosen.sop_sampled), ("steps", chosen.steps)):
         run = evaluate_offline if kind == "steps" else evaluate_sop
-        sampling = parts.sampling(actor.voice, _temperature(kind))
+        sampling = agents.sampling(actor.voice, _temperature(kind))
         for world, count in wanted.items():
             episodes = parts.dataset(str(data / world), None, "finger", False, count).episodes
             walks: list[Rollout] = []
             run(episodes, actor.policy, actor.dialogue, rules, sampling=sampling, width=WIDTH, record=walks.append)
             by_episode: dict[str, list[Rollout]] = {}
             for rollout in walks:
-                by_episode.setdefault(rollout.episode_id, []).append(rollout)
+                by_episode.setdefault(rollout.unit, []).append(rollout)
             for episode in episodes:
                 row = {"kind": kind, "world": world, "task": _key(episode), "memory": int(bool(episode.meta["memory"]))}
                 found = by_episode[episode.id]
@@ -66,13 +69,13 @@ def _key(episode: Episode) -> str:
 
 def _walk(episode: Episode, rollout: Rollout, plan: Plan, world: str) -> Line:
     if rollout.ended == "crashed":
-        return {"of": len(episode.steps), "matched": None}
-    matched = next((i for i, turn in enumerate(rollout.turns) if not turn.verdict.exact), len(rollout.turns))
+        return {"of": len(episode.targets), "matched": None}
+    matched = next((i for i, turn in enumerate(rollout.turns) if not turn.exact), len(rollout.turns))
     thoughts = [turn.thought for turn in rollout.turns]
     due = notes(episode, plan.worlds[world].style, plan.size)
     asked = [(words, thought or "") for words, thought in zip(due, thoughts, strict=False) if words]
     return {
-        "of": len(episode.steps),
+        "of": len(episode.targets),
         "matched": matched,
         "turns": len(thoughts),
         "told": sum(map(tells, thoughts)),
@@ -86,30 +89,30 @@ def _steps(episode: Episode, rollouts: Iterable[Rollout]) -> Line:
     touch = [turn for turn in turns if touches(episode.steps[turn.index])]
     return {
         "n": len(turns),
-        "type": sum(turn.verdict.type_ok for turn in turns),
-        "exact": sum(turn.verdict.exact for turn in turns),
+        "type": sum(turn.verdict is not None and turn.verdict.type_ok for turn in turns),
+        "exact": sum(turn.exact for turn in turns),
         "touch": len(touch),
-        "hit": sum(turn.verdict.exact for turn in touch),
+        "hit": sum(turn.exact for turn in touch),
     }
 
 
-def _live(plan: Plan, world: str, count: int, actor: parts.Acting, kind: str) -> Iterator[Line]:
-    """All attempts share one batch of WIDTH; screenshots are not kept."""
+def _live(plan: Plan, world: str, count: int, actor: agents.Agent, kind: str) -> Iterator[Line]:
+    """All attempts share one batch of up to WIDTH. Screenshots are not kept."""
     place = plan.worlds[world]
     tasks = PocketTasks(count, place.seed, place.split, place.style, plan.size)
     drawn = tasks.drawn()
     rows: dict[str, Row] = {}
 
     def keep(row: Row, images: Images) -> None:
-        rows[row["task"]] = row
+        rows[row["unit"]] = row
 
-    board = Board([Job(name) for name in drawn], 1, keep)
-    site = tasks.open(0)
+    queue = JobQueue([Job(name) for name in drawn], 1, keep)
+    session = tasks.open(0)
     try:
-        sampling = parts.sampling(actor.voice, _temperature(kind))
-        work(Bench(site, actor.dialogue, actor.policy, sampling, 0, WIDTH), board, board.done)
+        sampling = agents.sampling(actor.voice, _temperature(kind))
+        Worker(session, actor.dialogue, actor.policy, sampling, 0, WIDTH).work(queue, queue.done)
     finally:
-        site.close()
+        session.close()
     for name, (template, seed) in drawn.items():
         row, turns = rows[name], rows[name]["turns"]
         yield {
@@ -117,25 +120,25 @@ def _live(plan: Plan, world: str, count: int, actor: parts.Acting, kind: str) ->
             "world": world,
             "task": f"{template}-{seed}",
             "memory": int(_TEMPLATES[template].memory),
-            "ok": None if row["success"] is None else int(row["success"]),
+            "ok": None if (ok := success(row)) is None else int(ok),
             "turns": len(turns),
             "told": sum(tells(turn["thought"]) for turn in turns),
         }
 
 
 def tells(thought: str | None) -> bool:
-    """Whether a thought says anything: neither empty nor one of the phrases that the experts use to say nothing."""
+    """Whether a thought says something: it is not empty, and not one of the phrases with which experts say nothing."""
     return bool(thought) and thought not in VAGUE
 
 
 def notes(episode: Episode, style: str, size: tuple[int, int]) -> list[frozenset[str]]:
-    """Per recorded step the words a careful expert would note down then: what is done already, what was read."""
+    """Per recorded step, the words that a careful expert notes there: what is done already, what was read."""
     meta = episode.meta
     template = _TEMPLATES[str(meta["template"])]
     made = task(template.name, int(str(meta["seed"])), str(meta["split"]), style, live=bool(meta["disturbed"]))
     phone = Phone(made.start(), *size)
     found = []
     for _ in demonstrate(made, phone):
-        want = template.want(phone, made.params, ())
+        want = template.want(phone.state, made.params, ())
         found.append(frozenset(want.say.split()) - _FILLERS if want else frozenset())
     return found

@@ -1,4 +1,4 @@
-"""The study in words: markdown tables, every number from the records."""
+"""The study as markdown tables. Every number comes from the records."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from launch.study.digest import (
+from guiderail.launch import show
+from guiderail.launch.study.digest import (
     METRICS,
     ONLINE,
     Checkpoint,
@@ -20,8 +21,8 @@ from launch.study.digest import (
     points,
     title,
 )
-from launch.study.plan import Plan, jobs
-from rl.study import Difference, Mean, correlation
+from guiderail.launch.study.plan import Plan, jobs
+from guiderail.rl.score.study import Difference, Mean, correlation
 
 AGAINST = ("SOP PG", "SOP TSR", "SOP Score", "one-step SR")
 
@@ -102,7 +103,7 @@ def _rates(plan: Plan, groups: dict[str, list[Checkpoint]], metrics: dict[str, M
 
 
 def _worlds(plan: Plan, groups: dict[str, list[Checkpoint]]) -> str:
-    """Online success and SOP TSR in every world that some arm was examined in."""
+    """Online success and SOP TSR in every world that some arm was scored in."""
     worlds = [w for w in plan.worlds if any(ONLINE.of(c, w)[0] for group in groups.values() for c in group)]
     shown = [(name, world) for name in ("online", "SOP TSR") for world in worlds]
     rows = [
@@ -159,7 +160,7 @@ def _costs(plan: Plan, found: list[Checkpoint]) -> str:
 
 
 def _correlations(plan: Plan, found: list[Checkpoint]) -> str:
-    """Over all checkpoints, none left out; and over those trained from the SFT checkpoint alone, where the range is small."""
+    """Over all checkpoints; and over those trained from the SFT checkpoint only, whose range is small."""
     finished = {name for name, arm in plan.arms.items() if arm.model}
     after = [c for c in found if c.header["train"] and c.header["train"]["after"].rpartition("-")[0] in finished]
     rows = []
@@ -186,10 +187,7 @@ def _checkpoints(found: list[Checkpoint]) -> str:
 
 
 def _percent(value: Mean | None, interval: bool = True) -> str:
-    if value is None:
-        return "-"
-    text = f"{100 * value.value:.1f}"
-    return f"{text} [{100 * value.interval[0]:.1f}, {100 * value.interval[1]:.1f}]" if interval else text
+    return "-" if value is None else show.percent(value.value, value.interval if interval else None)
 
 
 def _points(gap: Difference) -> str:

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launch import parts
-from launch.submission import scores
-from launch.submission.archive import Refused
-from launch.submission.lint import lint, world
-from launch.submission.published import COLUMNS, SOURCE, published
-from launch.submission.verify import Checked, verify
+from guiderail.agent.errors import SetupError
+from guiderail.agent.untrusted import printable
+from guiderail.launch import parts
+from guiderail.launch.submission import scores
+from guiderail.launch.submission.archive import Refused
+from guiderail.launch.submission.lint import board_of, lint
+from guiderail.launch.submission.published import COLUMNS, SOURCE, published
+from guiderail.launch.submission.verify import Checked, verify
 
+RATES = ("PR", "FC", "USE")
+"""Columns of worlds that tell progress and side effects (`rl.live.score.rates`)."""
 _TEMPLATE = Path(__file__).with_name("board.html")
 
 
@@ -25,14 +29,14 @@ def board(folder: Path) -> dict[str, Any]:
     for path in sorted(folder.glob("*.zip")):
         try:
             checked = verify(path)
-        except Refused as error:
-            refused.append({"file": path.name, "why": str(error).replace(f"{folder}/", "")})
+        except (Refused, SetupError) as error:
+            refused.append({"file": printable(path.name), "why": printable(str(error).replace(f"{folder}/", ""))})
             continue
         if checked.manifest is None or checked.problems:
             first = checked.problems[0]
-            refused.append({"file": path.name, "why": f"{first.place}: {first.what}"})
+            refused.append({"file": printable(path.name), "why": printable(f"{first.place}: {first.what}")})
             continue
-        worlds.setdefault(world(checked.manifest), []).append(_row(path, checked))
+        worlds.setdefault(board_of(checked), []).append(_row(path, checked))
     for rows in worlds.values():
         rows.sort(key=lambda row: (-(row["rate"] if row["rate"] is not None else -1.0), row["name"], row["file"]))
     return {
@@ -50,17 +54,18 @@ def _row(path: Path, checked: Checked) -> dict[str, Any]:
     name = scores.headline(manifest.kind)
     low, high = manifest.scores["interval"]
     return {
-        "name": manifest.name,
+        "name": printable(manifest.name),
         "metric": name,
         "rate": manifest.scores[name],
         "value": _percent(manifest.scores[name]),
         "interval": f"{100 * low:.1f} to {100 * high:.1f}",
+        "more": {rate: _percent(manifest.scores[rate]) for rate in RATES if rate in manifest.scores},
         "with_crashes": _percent(manifest.scores["with_crashes_as_failures"]),
         "tasks": len(manifest.tasks),
-        "trials": manifest.trials,
+        "trials": manifest.samples,
         "unscored": manifest.scores["unscored"],
         "lint": lint(checked),
-        "file": path.name,
+        "file": printable(path.name),
         "root": checked.root,
         "signed_by": checked.signed_by,
     }
@@ -83,13 +88,22 @@ def _markdown(content: dict[str, Any]) -> str:
         head = (
             "agent",
             f"{rows[0]['metric']} %",
+            *(f"{rate} %" for rate in rows[0]["more"]),
             "95 % interval",
             "crashes as failures %",
             "tasks x trials",
             "bundle root",
         )
         cells = [
-            (r["name"], r["value"], r["interval"], r["with_crashes"], f"{r['tasks']} x {r['trials']}", r["root"][:16])
+            (
+                r["name"],
+                r["value"],
+                *r["more"].values(),
+                r["interval"],
+                r["with_crashes"],
+                f"{r['tasks']} x {r['trials']}",
+                r["root"][:16],
+            )
             for r in rows
         ]
         text += [f"## {_plain(name)}\n", _table(head, cells)]

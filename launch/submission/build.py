@@ -6,20 +6,55 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from agent.dialects import DIALECTS
-from agent.errors import DataError, SetupError
-from agent.types import Episode, Screenshot
-from launch import parts
-from launch.submission import archive, scores
-from launch.submission.redact import Redactor
-from launch.submission.schema import Attempt, Claim, Declarations, Manifest, Turn, canonical
-from rl.runlog import read_json, read_rollouts
+from guiderail.agent.dialects import DIALECTS
+from guiderail.agent.disk import held
+from guiderail.agent.errors import DataError, SetupError
+from guiderail.agent.shipped import shipped
+from guiderail.agent.types import Episode, Screenshot
+from guiderail.agent.untrusted import is_file, read_file
+from guiderail.envs.recordings.match import MatchRules
+from guiderail.launch import parts
+from guiderail.launch.submission import archive, scores
+from guiderail.launch.submission.facts import facts
+from guiderail.launch.submission.redact import Redactor
+from guiderail.launch.submission.schema import (
+    FORMAT,
+    KINDS,
+    MOST_ATTEMPTS,
+    MOST_TURNS,
+    Attempt,
+    Claim,
+    Declarations,
+    Kind,
+    Manifest,
+    Turn,
+    canonical,
+    validate,
+)
+from guiderail.launch.submission.signature import sign
+from guiderail.rl.runs.log import read_json, read_record, read_rollouts, reading
+from guiderail.rl.runs.record import RunRecord
 
 _TOLERANCE = 1e-9
+UNSHOWN = ("mobilegym",)
+"""Worlds whose screens show what others have rights in: their screenshots stay where they were made."""
 _WEIGHTS = (".safetensors", ".json", ".jinja", ".txt", ".model")
-_SETTINGS = ("world", "split", "size", "style", "suite", "scale", "max_steps", "repeats", "how", "temperature", "voice")
+_WORLD = (
+    "split",
+    "language",
+    "seeds",
+    "size",
+    "style",
+    "suite",
+    "scale",
+    "max_steps",
+    "device",
+    "list",
+    "task_seed",
+    "combinations",
+)
 
 
 def build(
@@ -29,31 +64,40 @@ def build(
 
     Raises SetupError for what cannot be submitted, DataError where the run's own numbers are not those of its rows.
     """
-    record, metrics = read_json(run / "run.json"), read_json(run / "metrics.json")
-    kind = record["kind"]
-    if kind in ("train", "gate", "rejudge"):
+    with held(run), reading(run):
+        return _members(run, declared, name, key, data)
+
+
+def _members(
+    run: Path, declared: Declarations, name: str | None, key: Path | None, data: str | None
+) -> dict[str, bytes]:
+    record, metrics = read_record(run), read_json(run / "metrics.json")
+    about, kind = record.about, record.kind
+    if kind not in KINDS:
         raise SetupError(f"{run} is a {kind} run; submit one of guiderail evaluate, written with --out")
+    if not isinstance(metrics, dict):
+        raise DataError(f"{run / 'metrics.json'}:1", f"a JSON {type(metrics).__name__}, expected one object")
     clean = Redactor()
-    about, shots = _about(record, kind), _recorded_screens(record, data) if data is not None else {}
-    rows = sorted((_attempt(row, kind, record, about, shots, clean) for row in read_rollouts(run)), key=_place)
+    known, shots = _known(record), _recorded_screens(record, data) if data is not None else {}
+    rows = sorted((_attempt(row, record, known, shots, clean) for row in read_rollouts(run)), key=_place)
     if not rows:
         raise SetupError(f"{run} holds no attempts; run the evaluation again")
+    if len(rows) > MOST_ATTEMPTS or sum(len(row.turns) for row in rows) > MOST_TURNS:
+        raise SetupError(f"{run} has more than {MOST_ATTEMPTS} attempts or {MOST_TURNS} turns; split the run")
     lines = [canonical(row.model_dump(exclude_none=False)) for row in rows]
-    found = scores.numbers(kind, rows, record.get("rules"))
+    found = scores.numbers(kind, [facts(row) for row in rows], _rules(run, record))
     check_run(run, kind, metrics, found)
     manifest = Manifest(
-        format="guiderail-submission/1",
-        name=clean.everything(name or str(record.get("model") or "agent"))[:200],
-        kind=kind,
-        tasks=_tasks(record, kind, rows, about),
-        trials=int(record.get("repeats", 1)),
-        seed=int(record.get("seed", 0)),
-        attempts=[
-            Claim(task=row.task, trial=row.trial, sha256=_sha(line)) for row, line in zip(rows, lines, strict=True)
-        ],
+        format=FORMAT,
+        name=clean.everything(name or about.model or "agent")[:200],
+        kind=cast(Kind, kind),
+        tasks=sorted(known or {row.task for row in rows}),
+        samples=about.repeats or 1,
+        seed=about.seed or 0,
+        attempts=[Claim.of(row, _sha(line)) for row, line in zip(rows, lines, strict=True)],
         scores=found,
-        rules=record.get("rules"),
-        provenance=clean.everything(_provenance(run, record, metrics, rows)),
+        rules=about.rules if kind in scores.RECORDINGS else None,
+        provenance=clean.everything(_provenance(record, rows)),
         declarations=Declarations.model_validate(clean.everything(declared.model_dump())),
         redactions={},
     )
@@ -63,12 +107,19 @@ def build(
             json.dumps(manifest.model_dump(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         ).encode(),
         archive.ATTEMPTS: "".join(line + "\n" for line in lines).encode(),
-        **(_screenshots(run, rows) if data is None else _shown(rows, shots)),
+        **({} if kind in UNSHOWN else _screenshots(run, rows) if data is None else _shown(rows, shots)),
     }
-    members[archive.SUMS] = archive.sums(members)
+    members[archive.SUMS] = archive.sums(archive.digests(members))
     if key is not None:
         members[archive.SIGNATURE] = sign(archive.root(members), key)
     return members
+
+
+def _rules(run: Path, record: RunRecord) -> MatchRules | None:
+    try:
+        return scores.match_rules(record.kind, record.about.rules if record.kind in scores.RECORDINGS else None)
+    except ValueError as error:
+        raise DataError(f"{run / 'run.json'}:1", f"rules: {error}") from None
 
 
 def check_run(run: Path, kind: str, metrics: Mapping[str, Any], found: Mapping[str, Any]) -> None:
@@ -82,8 +133,8 @@ def check_run(run: Path, kind: str, metrics: Mapping[str, Any], found: Mapping[s
             )
 
 
-def _place(row: Attempt) -> tuple[str, int]:
-    return row.task, row.trial
+def _place(row: Attempt) -> tuple[str, int, int]:
+    return row.unit, row.start or 0, row.sample
 
 
 def _sha(text: str) -> str:
@@ -93,32 +144,30 @@ def _sha(text: str) -> str:
 # ---------------------------------------------------------------------------------------------------------------- rows
 
 
-def _about(record: Mapping[str, Any], kind: str) -> dict[str, dict[str, Any]]:
-    """Task -> what its rows do not say: the budget (Pocket) or the cell (ScreenSpot)."""
-    if kind == "pocket":
-        from envs.pocket.tasks import tasks
+def _known(record: RunRecord) -> dict[str, dict[str, Any]]:
+    """Task -> what its rows do not say: the budget (Pocket) or the cell (ScreenSpot); empty where
+    the world does not list its tasks."""
+    world, data = record.about.world or {}, record.about.data
+    if record.kind == "pocket":
+        from guiderail.envs.pocket.tasks import tasks
 
-        chosen = tasks(int(record["tasks"]), int(record["seed"]), record["split"], True, record["style"])
+        chosen = tasks(int(world["tasks"]), record.about.seed or 0, world["split"], True, world["style"])
         return {task.id: {"budget": task.max_steps} for task in chosen}
-    if kind == "screenspot":
-        from rl.screenspot import cell
+    if record.kind == "screenspot" and data is not None:
+        from guiderail.rl.score.screenspot import cell
 
-        episodes = _recordings(record, record["data"]["path"])
-        return {episode.id: {"group": " ".join(cell(episode))} for episode in episodes}
+        return {episode.id: {"group": " ".join(cell(episode))} for episode in _recordings(record, data.path)}
     return {}
 
 
-def _recordings(record: Mapping[str, Any], path: str) -> Sequence[Episode]:
-    source = record.get("data")
-    if not isinstance(source, dict) or "digest" not in source:
+def _recordings(record: RunRecord, path: str) -> Sequence[Episode]:
+    source = record.about.data
+    if source is None:
         raise SetupError("this run was not scored on recordings; leave --data out")
-    data = parts.dataset(path, source["screen"], source["swipes"], True, None)
-    if data.digest != source["digest"]:
-        raise SetupError(f"{path} is not the data of this run; give the same file with --data")
-    return data.episodes
+    return parts.dataset_of(source, path).episodes
 
 
-def _recorded_screens(record: Mapping[str, Any], path: str) -> dict[tuple[str, int], Screenshot]:
+def _recorded_screens(record: RunRecord, path: str) -> dict[tuple[str, int], Screenshot]:
     """(episode, step) -> what was shown there."""
     return {(e.id, t): step.screenshot for e in _recordings(record, path) for t, step in enumerate(e.steps)}
 
@@ -130,66 +179,43 @@ def _shown(rows: Sequence[Attempt], shots: Mapping[tuple[str, int], Screenshot])
     return found if all(archive.picture_problem(data) is None for data in found.values()) else {}
 
 
-def _tasks(record: Mapping[str, Any], kind: str, rows: Sequence[Attempt], about: Mapping[str, Any]) -> list[str]:
-    """What was to be attempted: the tasks of the world where it tells, else those that were."""
-    return sorted(about or {row.task for row in rows})
-
-
 def _attempt(
     row: Mapping[str, Any],
-    kind: str,
-    record: Mapping[str, Any],
-    about: Mapping[str, Any],
+    record: RunRecord,
+    known: Mapping[str, Mapping[str, Any]],
     shots: Mapping[tuple[str, int], Screenshot],
     clean: Redactor,
 ) -> Attempt:
-    seed = int(record.get("seed", 0))
-    if kind not in scores.RECORDINGS:
-        known = {"budget": row.get("max_steps") or record.get("max_steps")} | about.get(row["task"], {})
-        return Attempt(
-            task=row["task"],
-            trial=int(row.get("trial", 0)),
-            seed=seed,
-            group=row.get("template"),
-            goal=clean.secrets(row["goal"]),
-            ending=row["ending"],
-            success=row["success"],
-            reason=clean.everything(row["reason"]),
-            turns=[_turn(turn, clean) for turn in row["turns"]],
-            **known,
-        )
-    crashed, name = row["ended"] == "crashed", row["episode_id"]
-    seen = [shots[name, turn["index"]].digest if shots else None for turn in row["turns"]]
-    turns = [_turn({**turn, "screenshot": shot}, clean) for turn, shot in zip(row["turns"], seen, strict=True)]
-    one = Attempt(
-        task=f"{name}/{row['index']}" if kind == "offline" and "index" in row else name,
-        trial=int(row.get("sample", 0)),
-        seed=seed,
-        ending=row["ended"],
-        success=None if crashed else False,
-        budget=row["steps"] if kind == "sop" else 1,
-        steps=row["steps"],
-        turns=turns,
-        **about.get(name, {}),
-    )
-    right = scores.matched(one) == (row["steps"] if kind == "sop" else 1)
-    return one.model_copy(update={"success": None if crashed else right})
+    """A line of the run as one of the bundle. Raises DataError for a line that is not one."""
+    kind, unit, world = record.kind, row["unit"], record.about.world or {}
+    live = kind not in scores.RECORDINGS
+    turns = [turn | {"screenshot": shots[unit, turn["index"]].digest} if shots else turn for turn in row["turns"]]
+    content = {
+        "unit": unit,
+        "start": row.get("start", 0) if kind == "offline" else None,
+        "sample": row["sample"],
+        "ended": row["ended"],
+        "goal": clean.secrets(row.get("goal", "")),
+        "outcome": clean.everything(row.get("outcome")),
+        "reason": clean.everything(row.get("reason", "")),
+        "steps": row.get("steps"),
+        "seed": record.about.seed or 0,
+        "budget": row["steps"] if kind == "sop" else world.get("max_steps") or None if live else 1,
+        "group": row.get("template"),
+        "turns": [_turn(turn, clean) for turn in turns],
+    }
+    try:
+        return validate(Attempt, content | dict(known.get(unit, {})))
+    except ValueError as error:
+        raise DataError(f"rollouts.jsonl, {unit!r} sample {row['sample']}", str(error)) from None
 
 
 def _turn(turn: Mapping[str, Any], clean: Redactor) -> Turn:
-    return Turn.model_validate(
-        {
-            "index": turn["index"],
-            "screenshot": turn.get("screenshot"),
-            "screen": turn["screen"],
-            "text": clean.secrets(turn["text"]),
-            "thought": clean.secrets(turn["thought"]),
-            "action": clean.secrets(turn["action"]),
-            "note": clean.secrets(turn.get("note", "")),
-            "tokens": turn.get("tokens"),
-            "verdict": turn.get("verdict"),
-        }
-    )
+    written = ("text", "thought", "action", "note")
+    row = {
+        name: clean.secrets(turn[name]) if name in written else turn[name] for name in Turn.model_fields if name in turn
+    }
+    return validate(Turn, row)
 
 
 def _screenshots(run: Path, rows: Sequence[Attempt]) -> dict[str, bytes]:
@@ -201,39 +227,51 @@ def _screenshots(run: Path, rows: Sequence[Attempt]) -> dict[str, bytes]:
     found = {}
     for digest in wanted:
         file = folder / f"{digest}.png"
-        if not file.is_file():
+        if not is_file(file):
             raise DataError(str(file), "the screenshot of a recorded turn is missing; restore it or remove images/")
-        found[f"screenshots/{digest}.png"] = file.read_bytes()
+        found[f"screenshots/{digest}.png"] = read_file(file, str(file))
     return found
 
 
 # ---------------------------------------------------------------------------------------------------------- provenance
 
 
-def _provenance(
-    run: Path, record: Mapping[str, Any], metrics: Mapping[str, Any], rows: Sequence[Attempt]
-) -> dict[str, Any]:
-    voice = record.get("voice") or {}
+def _provenance(record: RunRecord, rows: Sequence[Attempt]) -> dict[str, Any]:
+    """commit: the one of all legs. dirty: whether any of them had local changes."""
+    about, world, legs = record.about, record.about.world or {}, record.legs
+    voice = about.voice or {}
     dialect = DIALECTS.get(voice.get("dialect", ""))
-    configuration = {key: value for key, value in record.items() if key not in ("started", "versions", "command")}
-    versions = dict(record.get("versions", {}))
+    commits = {leg.commit for leg in legs}
+    settings = {"world": world["name"]} if "name" in world else {}
+    settings |= {name: world[name] for name in _WORLD if name in world}
+    how = {"repeats": about.repeats, "options": about.options, "temperature": about.temperature, "voice": about.voice}
     return {
-        "commit": versions.pop("commit", None),
-        "versions": versions,
-        "command": record.get("command"),
-        "config_sha256": _sha(canonical(configuration)),
-        "settings": {key: record[key] for key in _SETTINGS if key in record},
-        "model": record.get("model"),
-        "weights": _weights(Path(str(record.get("model", "")))),
+        "commit": commits.pop() if len(commits) == 1 else None,
+        "dirty": any(leg.dirty for leg in legs),
+        "legs": [leg.model_dump(mode="json", exclude={"about"}) for leg in legs],
+        "started": record.started,
+        "config_sha256": _sha(canonical({"kind": record.kind, "about": about.model_dump(mode="json")})),
+        "settings": settings | {name: value for name, value in how.items() if value is not None},
+        "model": about.model,
+        "weights": _weights(Path(shipped(about.model))) if about.model else None,
         "dialect": voice.get("dialect"),
         "prompt_sha256": _sha(dialect.system) if dialect is not None else None,
-        "data": record.get("data"),
-        "judge": {"rules": record["rules"]["name"]} if record.get("rules") else {"check": "state of the device"},
+        "data": about.data and about.data.model_dump(mode="json"),
+        "parts": about.parts or {},
+        "judge": _judge(record),
         "resolutions": sorted({"x".join(map(str, turn.screen)) for row in rows for turn in row.turns}),
-        "environment": record.get("environment") or {"platform": versions.get("platform")},
-        "started": record.get("started"),
-        "seconds": metrics.get("seconds"),
+        "environment": {"platform": legs[-1].versions.get("platform")},
     }
+
+
+def _judge(record: RunRecord) -> dict[str, Any]:
+    """What decided about success. Of a judge model not its server, which is somebody's own."""
+    about, asked = record.about, (record.about.world or {}).get("judge")
+    if about.rules:
+        return {"rules": about.rules.get("name")}
+    if isinstance(asked, dict):
+        return {"model": asked.get("model"), "mode": asked.get("mode")}
+    return {"check": "state of the device"}
 
 
 def _weights(model: Path) -> dict[str, str] | None:
@@ -246,28 +284,3 @@ def _weights(model: Path) -> dict[str, str] | None:
         with file.open("rb") as stream:
             hashes[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
     return hashes
-
-
-# ----------------------------------------------------------------------------------------------------------- signature
-
-
-def sign(root: str, key: Path) -> bytes:
-    """SIGNATURE.json. key: an Ed25519 private key in PEM, as `openssl genpkey -algorithm ed25519` writes it."""
-    parts.require("cryptography", "submit")
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    try:
-        private = serialization.load_pem_private_key(key.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError) as error:
-        raise SetupError(f"{key}: {error}; make a key with: openssl genpkey -algorithm ed25519 -out {key}") from None
-    if not isinstance(private, Ed25519PrivateKey):
-        raise SetupError(f"{key} is no Ed25519 key; make one with: openssl genpkey -algorithm ed25519 -out key.pem")
-    public = private.public_key().public_bytes_raw().hex()
-    content = {
-        "algorithm": "Ed25519",
-        "public_key": public,
-        "root": root,
-        "signature": private.sign(root.encode()).hex(),
-    }
-    return (canonical(content) + "\n").encode()

@@ -2,56 +2,68 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from agent.errors import SetupError
-from launch import parts, show
-from launch.evaluate import Json
-from launch.submission import archive, scores
-from launch.submission.board import board as make_board
-from launch.submission.board import pages
-from launch.submission.build import build as make_bundle
-from launch.submission.compare import compare as compare_bundles
-from launch.submission.export import EXPORTS
-from launch.submission.export import export as export_files
-from launch.submission.lint import lint as findings
-from launch.submission.lint import world
-from launch.submission.schema import Declarations
-from launch.submission.verify import Checked, Problem
-from launch.submission.verify import verify as check
-from rl.config import nearest
+from guiderail.agent.disk import locked, write_whole
+from guiderail.agent.errors import SetupError
+from guiderail.agent.registry import nearest
+from guiderail.launch import parts, show
+from guiderail.launch.going_on import going_on, then
+from guiderail.launch.options import Json
+from guiderail.launch.submission import archive, scores
+from guiderail.launch.submission.board import board as make_board
+from guiderail.launch.submission.board import pages
+from guiderail.launch.submission.build import build as make_bundle
+from guiderail.launch.submission.compare import compare as compare_bundles
+from guiderail.launch.submission.export import EXPORTS
+from guiderail.launch.submission.export import export as export_files
+from guiderail.launch.submission.lint import board_of
+from guiderail.launch.submission.lint import lint as findings
+from guiderail.launch.submission.schema import Declarations
+from guiderail.launch.submission.verify import MOST_PROBLEMS, Checked, Problem
+from guiderail.launch.submission.verify import verify as check
 
 app = typer.Typer(no_args_is_help=True, help="Bundle a result so that anybody can verify it; export and compare.")
 
-Bundle = Annotated[Path, typer.Argument(help="a bundle made by submit build")]
+Bundle = Annotated[Path, typer.Argument(help="a bundle made by submit build", metavar="BUNDLE")]
 
 
 @app.command()
 def build(
-    run: Annotated[Path, typer.Argument(help="run folder of guiderail evaluate")],
+    run: Annotated[Path, typer.Argument(help="run folder of guiderail evaluate", metavar="RUN")],
     out: Annotated[Path, typer.Option(help="bundle to write, a .zip")],
     name: Annotated[str | None, typer.Option(help="what the agent is called; default: its model")] = None,
     sign: Annotated[Path | None, typer.Option(help="Ed25519 private key (PEM) to sign with")] = None,
     data: Annotated[str | None, typer.Option(help="recordings it was scored on, to bring their screenshots")] = None,
-    human_help: Annotated[bool | None, typer.Option("--human-help/--no-human-help")] = None,
-    trained_on_test: Annotated[bool | None, typer.Option("--trained-on-test/--not-trained-on-test")] = None,
+    human_help: Annotated[
+        bool | None, typer.Option("--human-help/--no-human-help", help="whether a person helped in any attempt")
+    ] = None,
+    trained_on_test: Annotated[
+        bool | None,
+        typer.Option(
+            "--trained-on-test/--not-trained-on-test", help="whether the model has seen these tasks in training"
+        ),
+    ] = None,
     best_of: Annotated[int, typer.Option(min=1, help="attempts behind each counted one")] = 1,
     link: Annotated[str, typer.Option(help="where bundle or model can be found")] = "",
-    notes: Annotated[str, typer.Option()] = "",
+    notes: Annotated[str, typer.Option(help="anything else that a reader should know")] = "",
     as_json: Json = False,
 ) -> None:
     """Bundle a finished evaluation: rows, screenshots, provenance, hashes; secrets and paths of this machine taken out."""
     declared = Declarations(
         human_help=human_help, trained_on_test=trained_on_test, best_of=best_of, link=link, notes=notes
     )
-    members = make_bundle(run, declared, name, sign, data)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    archive.write(out, members)
+    with going_on(out):
+        members = make_bundle(run, declared, name, sign, data)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        archive.write(out, members)
     _show(_checked(out), as_json, f"{out}, {out.stat().st_size} bytes")
+    then(f"guiderail submit verify {shlex.quote(str(out))}")
 
 
 @app.command()
@@ -68,6 +80,7 @@ def verify(
     _show(checked, as_json, str(bundle))
     if checked.problems:
         raise typer.Exit(1)
+    then(f"guiderail submit lint {shlex.quote(str(bundle))}")
 
 
 @app.command()
@@ -82,6 +95,10 @@ def lint(
     for line in found or ["nothing to remark"]:
         table.add_row(line)
     show.result({"findings": found}, as_json, table)
+    then(
+        f"guiderail submit export {shlex.quote(str(bundle))} --to BOARD --out FOLDER",
+        f"guiderail submit board {shlex.quote(str(bundle.parent))} --out FOLDER",
+    )
 
 
 @app.command()
@@ -114,13 +131,13 @@ def compare(first: Bundle, second: Bundle, as_json: Json = False) -> None:
 
 @app.command()
 def board(
-    folder: Annotated[Path, typer.Argument(help="folder with bundles (*.zip)")],
+    folder: Annotated[Path, typer.Argument(help="folder with bundles (*.zip)", metavar="FOLDER")],
     out: Annotated[Path, typer.Option(help="folder to write: index.html, README.md, board.json")],
     as_json: Json = False,
 ) -> None:
     """A leaderboard page; bundles that do not verify are named, not ranked; published rows stand apart."""
     if not folder.is_dir():
-        raise SetupError(f"{folder} is no folder; give one with bundles made by guiderail submit build")
+        raise SetupError(f"{folder} is not a folder; give one with bundles made by guiderail submit build")
     content = make_board(folder)
     _write(out, pages(content))
     table = Table("", "agent", "%", "interval", title=str(out / "index.html"), title_justify="left")
@@ -133,9 +150,11 @@ def board(
 
 
 def _write(folder: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
+    """Each file whole, by one process at a time."""
+    with going_on(folder), locked(folder):
+        for name, text in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / name, text.encode())
 
 
 def _checked(bundle: Path) -> Checked:
@@ -162,16 +181,22 @@ def _show(checked: Checked, as_json: bool, title: str) -> None:
         "attempts": len(checked.attempts),
         "screenshots": len(checked.screenshots),
         "problems": [{"place": p.place, "what": p.what} for p in checked.problems],
-        "scores": manifest.scores if manifest else None,
+        "scores": manifest.scores if manifest and not checked.problems else None,
     }
     table = Table("", "", title=title, title_justify="left", show_header=False)
     table.add_row("root", checked.root)
     table.add_row("signed by", checked.signed_by or "nobody")
     if manifest is not None:
         name = scores.headline(manifest.kind)
-        rate = show.percent(manifest.scores.get(name), manifest.scores.get("interval"))
-        table.add_row(f"{manifest.name}, {world(manifest)}", f"{name} {rate} %, {len(checked.attempts)} attempts")
+        rate = (
+            f"{show.percent(manifest.scores[name], manifest.scores['interval'])} %"
+            if not checked.problems
+            else "not verified"
+        )
+        table.add_row(f"{manifest.name}, {board_of(checked)}", f"{name} {rate}, {len(checked.attempts)} attempts")
     for problem in checked.problems:
         table.add_row(problem.place, problem.what)
-    table.add_row("verified", "yes" if not checked.problems else f"NO: {len(checked.problems)} problems")
+    count = len(checked.problems)
+    more = " or more; the search ended there" if count >= MOST_PROBLEMS else ""
+    table.add_row("verified", "yes" if not count else f"NO: {count} problem{'s'[: count != 1]}{more}")
     show.result(result, as_json, table)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
-from agent.errors import SetupError
-from launch import show
-from launch.submission import scores
-from launch.submission.verify import Checked
-from rl.statistics import mcnemar, paired_difference
+from guiderail.agent.errors import SetupError
+from guiderail.launch import show
+from guiderail.launch.submission import scores
+from guiderail.launch.submission.verify import Checked
+from guiderail.rl.score.statistics import mcnemar, paired_difference
 
 ALPHA = 0.05
 
@@ -17,7 +17,7 @@ ALPHA = 0.05
 def compare(first: Checked, second: Checked) -> dict[str, Any]:
     """{n, left_out, first, second, difference, interval, p, flip_rate, same_seed, distinguishable, words}.
 
-    Pairs are equal (task, trial). One trial per task: McNemar's exact test decides; repeated trials are not independent,
+    Pairs are equal (task, sample). One attempt per task: McNemar's exact test decides; repeated attempts are not independent,
     so there the bootstrap over whole tasks decides. flip_rate: share of pairs whose outcome differs. Raises SetupError.
     """
     a, b = first.manifest, second.manifest
@@ -26,7 +26,7 @@ def compare(first: Checked, second: Checked) -> dict[str, Any]:
             "these are results of different kinds; compare two bundles of one kind, each of which verifies"
         )
     outcomes = [
-        {(row.task, row.trial): bool(row.success) for row in one.attempts if row.success is not None}
+        {(row.task, row.sample): right for row in one.attempts if (right := scores.success(a.kind, row)) is not None}
         for one in (first, second)
     ]
     keys = sorted(outcomes[0].keys() & outcomes[1].keys())

@@ -1,6 +1,6 @@
 """What each public board asks for, from a verified bundle: its files, and the text to paste.
 
-Formats: AndroidWorld's sheet (a row, posted as an issue), ScreenSpot-Pro (leaderboard JSON by mail), BrowserGym (a JSON
+Formats: AndroidWorld's sheet (a row, posted as an issue), MobileGym's table (a row of its README, by pull request), ScreenSpot-Pro (leaderboard JSON by mail), BrowserGym (a JSON
 array in a pull request), the hub's evaluation results (YAML in the model's repository), and plain CSV.
 """
 
@@ -14,11 +14,12 @@ from typing import Any
 
 import yaml
 
-from agent.errors import SetupError
-from launch.submission import scores
-from launch.submission.lint import lint, world
-from launch.submission.schema import Manifest
-from launch.submission.verify import Checked
+from guiderail.agent.errors import SetupError
+from guiderail.agent.untrusted import printable
+from guiderail.launch.submission import scores
+from guiderail.launch.submission.lint import board_of, lint
+from guiderail.launch.submission.schema import Manifest
+from guiderail.launch.submission.verify import Checked, first_answers
 
 SHEET = (
     "Rank",
@@ -41,16 +42,16 @@ def export(checked: Checked, to: str) -> dict[str, str]:
     """File name -> content. Raises SetupError for a board that does not take this kind of result."""
     if checked.manifest is None or checked.problems:
         raise SetupError(f"{checked.path} does not verify; see: guiderail submit verify {checked.path}")
-    return EXPORTS[to](checked, checked.manifest)
+    return {name: printable(text) for name, text in EXPORTS[to](checked, checked.manifest).items()}
 
 
-def _needs(manifest: Manifest, board: str, *kinds: str) -> None:
-    if manifest.kind not in kinds and world(manifest) not in kinds:
-        raise SetupError(f"{board} takes results on {' or '.join(kinds)}, this is {world(manifest)}; use --to csv")
+def _needs(checked: Checked, board: str, wanted: str) -> None:
+    if board_of(checked) != wanted:
+        raise SetupError(f"{board} takes results on {wanted}, this is {board_of(checked)}; use --to csv")
 
 
 def _android_world(checked: Checked, manifest: Manifest) -> dict[str, str]:
-    _needs(manifest, "AndroidWorld's sheet", "android_world")
+    _needs(checked, "AndroidWorld's sheet", "android-world")
     found = manifest.scores
     best = max(found["pass_at"], key=int, default=None)
     row = dict.fromkeys(SHEET, "") | {
@@ -59,7 +60,7 @@ def _android_world(checked: Checked, manifest: Manifest) -> dict[str, str]:
         "Model": manifest.name,
         "Screen representation": "screenshot",
         "Success rate (pass@1)": _percent(found["with_crashes_as_failures"]),
-        "Number of trials": str(manifest.trials),
+        "Number of trials": str(manifest.samples),
         "Success rate (pass@k)": f"{_percent(found['pass_at'][best])} (k={best})" if best and int(best) > 1 else "",
         "Trajectory submissions": _cell(manifest.declarations.link),
         "Note": _cell(manifest.declarations.notes),
@@ -74,13 +75,13 @@ def _android_world(checked: Checked, manifest: Manifest) -> dict[str, str]:
 
 
 def _screenspot_pro(checked: Checked, manifest: Manifest) -> dict[str, str]:
-    _needs(manifest, "ScreenSpot-Pro", "screenspot")
+    _needs(checked, "ScreenSpot-Pro", "screenspot-pro")
     by_group: dict[str, dict[str, float]] = {}
     hits: dict[str, list[bool]] = {}
     for row in checked.attempts:
         area, _, kind = (row.group or "").rpartition(" ")
         for name, column in ((area, kind), (area, "avg"), ("", kind), ("", "avg")):
-            hits.setdefault(f"{name}\x1f{column}", []).append(bool(row.success))
+            hits.setdefault(f"{name}\x1f{column}", []).append(bool(scores.success(manifest.kind, row)))
     for key, values in sorted(hits.items()):
         name, column = key.split("\x1f")
         by_group.setdefault(name, {})[column] = round(100 * sum(values) / len(values), 1)
@@ -91,8 +92,13 @@ def _screenspot_pro(checked: Checked, manifest: Manifest) -> dict[str, str]:
         "results": {"group": by_group, "application": {}, "overall": overall},
     }
     samples = [
-        {"id": r.task, "group": r.group, "raw_response": r.turns[0].text if r.turns else "", "correct": r.success}
-        for r in checked.attempts
+        {
+            "id": row.task,
+            "group": row.group,
+            "raw_response": said,
+            "correct": scores.success(manifest.kind, row),
+        }
+        for row, said in zip(checked.attempts, first_answers(checked), strict=True)
     ]
     mail = f"Subject: ScreenSpot-Pro entry: {manifest.name}\n\nThe leaderboard JSON and one raw response per sample are attached.\n\n"
     return {
@@ -103,7 +109,7 @@ def _screenspot_pro(checked: Checked, manifest: Manifest) -> dict[str, str]:
 
 
 def _browsergym(checked: Checked, manifest: Manifest) -> dict[str, str]:
-    _needs(manifest, "BrowserGym", "miniwob")
+    _needs(checked, "BrowserGym", "miniwob")
     low, high = manifest.scores["interval"]
     entry = {
         "agent_name": manifest.name,
@@ -117,7 +123,7 @@ def _browsergym(checked: Checked, manifest: Manifest) -> dict[str, str]:
         # Their protocol runs inside their own study runner, which this is not.
         "followed_evaluation_protocol": "No",
         "reproducible": "Yes" if manifest.provenance.get("commit") and manifest.provenance.get("weights") else "No",
-        "comments": f"{len(manifest.tasks)} tasks, {manifest.trials} trial(s); root {checked.root}",
+        "comments": f"{len(manifest.tasks)} tasks, {manifest.samples} trial(s); root {checked.root}",
         "original_or_reproduced": "Original",
     }
     return {"miniwob.json": _json([entry]), "README.md": f"# {manifest.name}\n\n{_evidence(checked)}"}
@@ -126,14 +132,14 @@ def _browsergym(checked: Checked, manifest: Manifest) -> dict[str, str]:
 def _hf_eval(checked: Checked, manifest: Manifest) -> dict[str, str]:
     name = scores.headline(manifest.kind)
     entry = {
-        "dataset": {"id": world(manifest), "task_id": manifest.kind},
+        "dataset": {"id": board_of(checked), "task_id": manifest.kind},
         "value": round(100 * manifest.scores[name], 2) if manifest.scores[name] is not None else None,
         "date": str(manifest.provenance.get("started") or "")[:10],
-        "notes": f"{name}, {_interval(manifest)}, {len(manifest.tasks)} tasks x {manifest.trials}; bundle root {checked.root}",
+        "notes": f"{name}, {_interval(manifest)}, {len(manifest.tasks)} tasks x {manifest.samples}; bundle root {checked.root}",
     }
     if manifest.declarations.link:
         entry["source"] = {"url": manifest.declarations.link, "name": "submission bundle"}
-    path = f".eval_results/{_slug(world(manifest))}.yaml"
+    path = f".eval_results/{_slug(board_of(checked))}.yaml"
     return {path: yaml.safe_dump([entry], sort_keys=False, allow_unicode=True)}
 
 
@@ -142,14 +148,29 @@ def _csv(checked: Checked, manifest: Manifest) -> dict[str, str]:
     table = csv.writer(file, lineterminator="\n")
     table.writerow(("task", "trial", "seed", "success", "ending", "turns", "budget", "group", "reason"))
     for row in checked.attempts:
-        success = "" if row.success is None else int(row.success)
-        cells = (row.task, row.trial, row.seed, success, row.ending, len(row.turns), row.budget, row.group, row.reason)
+        right = scores.success(manifest.kind, row)
+        result = ("" if right is None else int(right), row.ended, len(row.turns))
+        cells = (row.task, row.sample, row.seed, *result, row.budget, row.group, row.reason)
         table.writerow([_harmless(cell) for cell in cells])
     return {"attempts.csv": file.getvalue()}
 
 
+def _mobilegym(checked: Checked, manifest: Manifest) -> dict[str, str]:
+    _needs(checked, "MobileGym's table", "mobilegym")
+    found = manifest.scores
+    # Its own runner counts attempts whose machine failed as no success, but leaves them out of SR: so does the headline.
+    cells = (_cell(manifest.name).replace("|", "/"), *map(_percent, (found["success"], found.get("PR"))))
+    rest = ("-",) * 4 + tuple(_percent(found.get(name)) for name in ("FC", "USE"))
+    head = ("Model", "Overall SR", "PR", "L1 (n=20)", "L2 (n=73)", "L3 (n=83)", "L4 (n=80)", "FC", "USE")
+    rows = (head, (":--", *[":-:"] * 8), (*cells, *rest))
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    levels = "The rates by level are in the run's metrics.json, as `level:L1` to `level:L4`; fill them in by hand.\n"
+    return {"row.md": table, "pull_request.md": f"{table}\n{levels}\n{_evidence(checked)}"}
+
+
 EXPORTS: dict[str, Callable[[Checked, Manifest], dict[str, str]]] = {
     "android-world": _android_world,
+    "mobilegym": _mobilegym,
     "screenspot-pro": _screenspot_pro,
     "browsergym": _browsergym,
     "hf-eval": _hf_eval,
@@ -163,7 +184,7 @@ def _evidence(checked: Checked) -> str:
     assert manifest is not None
     rate = _percent(manifest.scores[scores.headline(manifest.kind)])
     lines = [
-        f"{rate} % ({_interval(manifest)}), {len(manifest.tasks)} tasks x {manifest.trials} trial(s); "
+        f"{rate} % ({_interval(manifest)}), {len(manifest.tasks)} tasks x {manifest.samples} trial(s); "
         f"{_percent(manifest.scores['with_crashes_as_failures'])} % with crashed attempts as failures.",
         f"Every number can be computed again from the bundle (root SHA-256 {checked.root}): guiderail submit verify FILE",
         *(f"Note: {finding}" for finding in lint(checked)),

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
 
-from launch.submission import scores
-from launch.submission.schema import Manifest
-from launch.submission.verify import Checked
+from guiderail.agent.untrusted import printable
+from guiderail.envs.recordings.match import ALL_RULES
+from guiderail.launch.submission import scores
+from guiderail.launch.submission.schema import Manifest
+from guiderail.launch.submission.verify import Checked
 
-OFFICIAL = {"android_world": 116, "screenspot-pro": 1581, "screenspot-v2": 1272}
-"""Tasks of the whole benchmark, by world or kind."""
-BROKEN = {"android_world": ("BrowserDraw",)}
+OFFICIAL = {"android-world": 116, "mobilegym": 256, "screenspot-pro": 1581, "screenspot-v2": 1272}
+"""Tasks of the whole benchmark, by board."""
+BROKEN = {"android-world": ("BrowserDraw",)}
 """Tasks reported as unsolvable upstream."""
 MANY = 0.05
+ON_POCKET = "android-world on pocket"
 
 
 def lint(checked: Checked, training: frozenset[str] = frozenset()) -> list[str]:
@@ -21,30 +26,77 @@ def lint(checked: Checked, training: frozenset[str] = frozenset()) -> list[str]:
     manifest = checked.manifest
     if manifest is None:
         return []
-    return [*_scope(checked, manifest), *_claims(manifest), *_provenance(manifest), *_overlap(checked, training)]
+    found = [
+        *_scope(checked, manifest),
+        *_checkers(checked, manifest),
+        *_claims(manifest),
+        *_provenance(manifest),
+        *_overlap(checked, training),
+    ]
+    return [printable(line) for line in found]
 
 
-def world(manifest: Manifest) -> str:
-    """The benchmark: the world of a live run, else its kind."""
-    return str(manifest.provenance.get("settings", {}).get("world") or manifest.kind)
+def board_of(checked: Checked) -> str:
+    """The board that a result stands on: its kind, of a closed set. Which ScreenSpot it is, its rows say; MobileGym's board is
+    its test split in Chinese."""
+    manifest = checked.manifest
+    assert manifest is not None
+    if manifest.kind == "screenspot":
+        areas = {(row.group or "").rpartition(" ")[0] for row in checked.attempts}
+        return "screenspot-v2" if areas <= {"mobile", "desktop", "web"} else "screenspot-pro"
+    if manifest.kind == "android-world" and _settings(manifest).get("device") == "pocket":
+        return ON_POCKET
+    if manifest.kind == "mobilegym":
+        part = {name: str(_settings(manifest).get(name))[:20] for name in ("split", "language")}
+        return "mobilegym" if [*part.values()] == ["test", "zh"] else f"mobilegym {part['split']} {part['language']}"
+    return manifest.kind
+
+
+def _settings(manifest: Manifest) -> Mapping[str, Any]:
+    settings = manifest.provenance.get("settings")
+    return settings if isinstance(settings, dict) else {}
+
+
+def _checkers(checked: Checked, manifest: Manifest) -> Iterator[str]:
+    """Who decided about success, as the attempts say."""
+    judge = manifest.provenance.get("judge")
+    name = judge.get("model") if isinstance(judge, dict) else None
+    counts = Counter(row.checked_by for row in checked.attempts if row.checked_by is not None)
+    if counts["judge"]:
+        yield f"a judge model ({name or 'not named'}) decided about {counts['judge']} of {counts.total()} attempts, not the state of the device"
+    if counts["person"]:
+        yield f"a person decided about {counts['person']} of {counts.total()} attempts"
+    if helped := sum(row.helped for row in checked.attempts):
+        yield f"a person took part in {helped} of {len(checked.attempts)} attempts; these are not scored"
+    if manifest.kind == "run":
+        yield "a single use at a goal of the submitter's own choice: not a benchmark"
+    if manifest.kind == "aitw" and counts["state"]:
+        yield "AITW has no check of the state; its attempts are judged by a model"
+    if board_of(checked) == ON_POCKET:
+        yield "on the simulated phone with stand-in apps: not an AndroidWorld score"
+    if manifest.kind == "world":
+        yield f"a world of the submitter's own ({str(_settings(manifest).get('world'))[:100]}): the bundle does not hold its checks"
+    if manifest.rules is not None and manifest.rules not in map(asdict, ALL_RULES.values()):
+        yield f"match rules {str(manifest.rules.get('name'))[:100]!r} are not those that come with Guiderail under this name"
 
 
 def _scope(checked: Checked, manifest: Manifest) -> Iterator[str]:
-    whole = OFFICIAL.get(world(manifest))
+    board = board_of(checked)
+    whole = OFFICIAL.get(board)
     if whole is not None and len(manifest.tasks) < whole:
         yield f"subset of tasks: {len(manifest.tasks)} of {whole}"
-    broken = [t for t in manifest.tasks if t.startswith(BROKEN.get(world(manifest), ()))]
+    broken = [t[:80] for t in manifest.tasks if t.startswith(BROKEN.get(board, ()))]
     if broken:
-        yield f"known to be broken upstream: {', '.join(broken)}"
+        yield f"known to be broken upstream: {', '.join(broken[:5])}"
     budgets: dict[str, set[int | None]] = defaultdict(set)
     for row in checked.attempts:
         budgets[row.task].add(row.budget)
     changed = sorted(task for task, found in budgets.items() if len(found) > 1)
     if changed:
-        yield f"changed budget: the trials of {changed[0]!r} had different step budgets ({len(changed)} tasks)"
+        yield f"changed budget: the trials of {changed[0][:80]!r} had different step budgets ({len(changed)} tasks)"
     if any(found == {None} for found in budgets.values()):
         yield "budget unknown: the run did not record how many steps a task allows"
-    lost = manifest.scores.get("unscored", 0)
+    lost = sum(row.ended == "crashed" for row in checked.attempts)
     if checked.attempts and lost / len(checked.attempts) > MANY:
         yield f"{lost} of {len(checked.attempts)} attempts crashed; read the rate with crashes as failures beside the headline"
     if not checked.screenshots and manifest.kind not in scores.RECORDINGS:
@@ -54,7 +106,7 @@ def _scope(checked: Checked, manifest: Manifest) -> Iterator[str]:
 def _claims(manifest: Manifest) -> Iterator[str]:
     if manifest.declarations.best_of > 1:
         yield f"best of {manifest.declarations.best_of} is not pass@1: one attempt counts, the others were thrown away"
-    if manifest.trials == 1 and manifest.kind not in scores.RECORDINGS:
+    if manifest.samples == 1 and manifest.kind not in scores.RECORDINGS:
         yield "single trial per task: the interval holds for these attempts, not for the spread between runs"
     if "interval" not in manifest.scores:
         yield "no interval beside the headline"
@@ -72,14 +124,15 @@ def _provenance(manifest: Manifest) -> Iterator[str]:
     found = manifest.provenance
     judge, model = found.get("judge"), found.get("model")
     if isinstance(judge, dict) and judge.get("model") is not None and judge["model"] == model:
-        yield f"judge equals policy: {model} judges itself"
+        yield f"judge equals policy: {str(model)[:100]} judges itself"
     if not found.get("commit"):
         yield "no source commit: the code cannot be found again"
+    elif found.get("dirty") is True:
+        yield "local changes: the code differs from its commit"
     if not found.get("weights"):
         yield "no weight hashes: the model was a server, a hub id or a script"
-    settings = found.get("settings")
-    if isinstance(settings, dict) and settings.get("temperature"):
-        yield f"sampled at temperature {settings['temperature']}: one run is one draw"
+    if temperature := _settings(manifest).get("temperature"):
+        yield f"sampled at temperature {str(temperature)[:40]}: one run is one draw"
 
 
 def _overlap(checked: Checked, training: frozenset[str]) -> Iterator[str]:

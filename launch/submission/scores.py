@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from math import comb
+from dataclasses import fields
 from statistics import fmean
 from typing import Any
 
-from envs.match import MatchRules
-from launch.submission.schema import Attempt
-from rl.sop import Scored, score
-from rl.statistics import over_tasks
+from pydantic import TypeAdapter, ValidationError
+
+from guiderail.envs.recordings.match import MatchRules
+from guiderail.envs.recordings.progress import agreed
+from guiderail.launch.submission.facts import Facts
+from guiderail.launch.submission.schema import canonical
+from guiderail.rl.live.score import End, rates
+from guiderail.rl.score.sop import Scored, score
+from guiderail.rl.score.statistics import over_tasks
 
 RECORDINGS = ("sop", "offline", "screenspot")
 HEADLINE = {"sop": "TSR", "offline": "SR", "screenspot": "accuracy"}
@@ -22,34 +27,74 @@ def headline(kind: str) -> str:
     return HEADLINE.get(kind, "success")
 
 
-def matched(one: Attempt) -> int:
+def matched(one: Facts) -> int:
     """Turns before the first one that does not agree."""
     exact = [turn.verdict is not None and turn.verdict.exact for turn in one.turns]
     return exact.index(False) if False in exact else len(exact)
 
 
-def outcome(kind: str, one: Attempt) -> str | None:
-    """What contradicts this attempt's success flag, from its own turns and ending; None when nothing does."""
-    if (one.success is None) != (one.ending == "crashed"):
-        return "success is null exactly when the ending is crashed"
-    if one.success is None:
+def success(kind: str, one: Facts) -> bool | None:
+    """Along a recording what the verdicts say, live what the check found. None, unscored: after a crash, where nothing was
+    checked, and where a person took part."""
+    if one.ended == "crashed" or one.helped:
         return None
     if kind in RECORDINGS:
-        if not one.turns or any(turn.verdict is None for turn in one.turns):
+        return matched(one) == (one.steps if kind == "sop" else 1)
+    return one.success
+
+
+def contradiction(kind: str, one: Facts) -> str | None:
+    """What in an attempt contradicts its outcome or the kind of its run; None when nothing does."""
+    crashed, judged = one.ended == "crashed", [turn.verdict is not None for turn in one.turns]
+    if kind in RECORDINGS:
+        if one.success is not None:
+            return f"success is {one.success}; along a recording only the verdicts say, here {success(kind, one)}"
+        if not crashed and not (judged and all(judged)):
             return "an attempt at a recording has a verdict on every turn"
-        right = matched(one) == (one.steps if kind == "sop" else 1)
-        return None if one.success == right else f"success is {one.success}, its verdicts say {right}"
-    if one.success and one.ending != "finished":
-        return f"success is true, but the ending is {one.ending}"
+        if kind == "sop" and (one.steps is None or len(judged) > one.steps):
+            return f"{len(judged)} turns along a recording of {one.steps} steps"
+        if kind != "sop" and not crashed and len(judged) != 1:
+            return f"{len(judged)} turns, a single step has one"
+        return None
+    if any(judged):
+        return "a turn has a verdict; that of a live attempt has none"
+    used = kind == "run"
+    if (one.success is None) != crashed and not (used and not crashed):
+        return "the outcome is null exactly after a crash"
+    if one.helped and not used:
+        return "a person took part; an evaluation is the agent's alone"
+    if one.success and one.ended != "finished" and one.checked_by != "person":
+        return f"success is true, but it ended with {one.ended}"
     return None
 
 
-def numbers(kind: str, rows: Sequence[Attempt], rules: Mapping[str, Any] | None) -> dict[str, Any]:
+_RULES = TypeAdapter(MatchRules)
+
+
+def match_rules(kind: str, content: Mapping[str, Any] | None) -> MatchRules | None:
+    """The rules of a run along recordings, None of a live one. Raises ValueError for what are no rules."""
+    if kind not in RECORDINGS:
+        if content is not None:
+            raise ValueError("a live run is not matched with rules, expected null")
+        return None
+    if content is None:
+        raise ValueError("null, expected the match rules of the run")
+    if unknown := set(content) - {field.name for field in fields(MatchRules)}:
+        raise ValueError(f"match rules have no {min(unknown)[:80]!r}")
+    try:
+        return _RULES.validate_json(canonical(content), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{first['loc'][0]}: {first['msg']}, got {str(first['input'])[:80]!r}") from None
+
+
+def numbers(kind: str, rows: Sequence[Facts], rules: MatchRules | None) -> dict[str, Any]:
     """{name of the success rate, intervals, n, unscored, with_crashes_as_failures, tasks, trials, ...}; rates are
     fractions of 1. Crashed attempts are left out of the headline and counted as failures beside it."""
-    scored = [row for row in rows if row.success is not None]
-    values = [(row.task, float(bool(row.success))) for row in scored]
-    templates = {row.task: row.group for row in scored if row.group is not None and kind not in RECORDINGS}
+    known = [(row, success(kind, row)) for row in rows]
+    scored = [(row, right) for row, right in known if right is not None]
+    values = [(row.task, float(right)) for row, right in scored]
+    templates = {row.task: row.group for row, _ in scored if row.group is not None and kind not in RECORDINGS}
     name, n = headline(kind), len(values)
     result: dict[str, Any] = {
         name: fmean(v for _, v in values) if values else None,
@@ -61,15 +106,15 @@ def numbers(kind: str, rows: Sequence[Attempt], rules: Mapping[str, Any] | None)
     if kind == "sop" and rules is not None:
         result |= _sop(rows, rules)
     if kind == "offline":
-        typed = [(_episode(row), float(_verdict(row, "type_ok"))) for row in scored]
-        result["interval"] = list(over_tasks([(_episode(row), float(bool(row.success))) for row in scored], {}))
+        typed = [(row.unit, float(_verdict(row, "type_ok"))) for row, _ in scored]
+        result["interval"] = list(over_tasks([(row.unit, float(right)) for row, right in scored], {}))
         result |= {"TM": fmean(v for _, v in typed) if typed else None, "TM_interval": list(over_tasks(typed, {}))}
     if kind not in RECORDINGS:
-        result |= _live(scored)
+        result |= _live(scored) | rates([End(row.ended, ok, row.progress, row.dirty) for row, ok in scored])
     groups: dict[str, list[float]] = defaultdict(list)
-    for row in scored:
+    for row, right in scored:
         if row.group is not None:
-            groups[row.group].append(float(bool(row.success)))
+            groups[row.group].append(float(right))
     if groups:
         result["by_group"] = {g: {name: fmean(v), "n": len(v)} for g, v in sorted(groups.items())}
     tokens = [turn.tokens for row in rows for turn in row.turns]
@@ -79,46 +124,42 @@ def numbers(kind: str, rows: Sequence[Attempt], rules: Mapping[str, Any] | None)
     }
 
 
-def _sop(rows: Sequence[Attempt], rules: Mapping[str, Any]) -> dict[str, Any]:
-    walks = [
-        Scored(
-            row.task,
-            row.steps or 1,
-            matched(row),
-            row.success is None,
-            any(
-                turn.verdict is not None and not (turn.verdict.readable and turn.verdict.judgeable)
-                for turn in row.turns
-            ),
-        )
-        for row in rows
-    ]
-    found = score(walks, MatchRules(**rules))
+def _sop(rows: Sequence[Facts], rules: MatchRules) -> dict[str, Any]:
+    walks = []
+    for row in rows:
+        done, wiped = agreed((turn.verdict for turn in row.turns), rules)
+        walks.append(Scored(row.unit, row.steps or 1, done, row.ended == "crashed", wiped))
+    found = score(walks, rules)
     return {key: found[key] for key in ("PG", "TSR", "Score")} | {
         f"{key}_interval": list(found["intervals"][key]) for key in ("PG", "Score")
     }
 
 
-def _live(scored: Sequence[Attempt]) -> dict[str, Any]:
+def _live(scored: Sequence[tuple[Facts, bool]]) -> dict[str, Any]:
     """Macro mean over tasks, pass@k without bias (1 - C(n-c, k) / C(n, k), mean over tasks), flip rate."""
+    if not scored:
+        return {"mean_over_tasks": None, "pass_at": {}, "flip_rate": None}
     by_task: dict[str, list[bool]] = defaultdict(list)
-    for row in scored:
-        by_task[row.task].append(bool(row.success))
-    most = min(map(len, by_task.values()), default=0)
+    for row, right in scored:
+        by_task[row.task].append(right)
+    most = min(map(len, by_task.values()))
+    failing = [_all_fail(len(trials), sum(trials), most) for trials in by_task.values()]
     repeated = [trials for trials in by_task.values() if len(trials) > 1]
     return {
-        "mean_over_tasks": fmean(fmean(trials) for trials in by_task.values()) if by_task else None,
-        "pass_at": {
-            str(k): fmean(1 - comb(len(t) - sum(t), k) / comb(len(t), k) for t in by_task.values())
-            for k in range(1, most + 1)
-        },
+        "mean_over_tasks": fmean(fmean(trials) for trials in by_task.values()),
+        "pass_at": {str(k): fmean(1 - task[k - 1] for task in failing) for k in range(1, most + 1)},
         "flip_rate": fmean(len(set(trials)) > 1 for trials in repeated) if repeated else None,
     }
 
 
-def _episode(row: Attempt) -> str:
-    return row.task.rpartition("/")[0]
+def _all_fail(n: int, right: int, most: int) -> list[float]:
+    """C(n - c, k) / C(n, k) for k from 1 to `most`: that k of n attempts, c of them right, all fail."""
+    shares, share = [], 1.0
+    for i in range(most):
+        share *= max(0, n - right - i) / (n - i)
+        shares.append(share)
+    return shares
 
 
-def _verdict(row: Attempt, name: str) -> bool:
+def _verdict(row: Facts, name: str) -> bool:
     return bool(row.turns and row.turns[0].verdict is not None and getattr(row.turns[0].verdict, name))

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent.codec import action_from_json, action_to_json, read, say, think_block
-from agent.errors import UnreadableAction
-from agent.screen import ScreenTransform
-from agent.types import (
+from guiderail.agent.codec import action_from_json, action_to_json, read, say, think_block
+from guiderail.agent.errors import UnreadableAction
+from guiderail.agent.screen import ScreenTransform
+from guiderail.agent.types import (
     BUTTONS,
     Action,
     Answer,

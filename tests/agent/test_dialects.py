@@ -10,14 +10,15 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from agent.codec import action_to_json
-from agent.dialects import DIALECTS, Dialect
-from agent.dialects.base import MAX_TURN
-from agent.dialogue import Dialogue
-from agent.errors import SetupError, UnreadableAction
-from agent.screen import ScreenTransform, Vision
-from agent.scripted import ORIGINAL_SIZE
-from agent.types import (
+from benchmarks.parse import noisy_turns
+from guiderail.agent.codec import action_to_json
+from guiderail.agent.dialects import DIALECTS, Dialect
+from guiderail.agent.dialects.base import MAX_TURN
+from guiderail.agent.dialogue import Dialogue
+from guiderail.agent.errors import SetupError, UnreadableAction
+from guiderail.agent.screen import ScreenTransform, Vision
+from guiderail.agent.scripted import ORIGINAL_SIZE
+from guiderail.agent.types import (
     BUTTONS,
     Action,
     Answer,
@@ -40,8 +41,7 @@ from agent.types import (
     Type,
     Wait,
 )
-from benchmarks.parse import noisy_turns
-from envs.replay import step_walk, walk
+from guiderail.envs.recordings.replay import step_walk, walk
 
 SCREEN = ScreenTransform(1092, 2408)
 NAMES = sorted(DIALECTS)
@@ -131,7 +131,7 @@ def test_what_cannot_be_said_is_declared_and_refused(name: str) -> None:
         if dialect.says(action):
             assert type(dialect.read(dialect.say("why", action, SCREEN), SCREEN).action) is type(action)
         else:
-            with pytest.raises(SetupError, match=rf"{name} has no word for {action.name}.*--dialect"):
+            with pytest.raises(SetupError, match=rf"{name} cannot express {action.name}.*--dialect"):
                 dialect.say("why", action, SCREEN)
 
 
@@ -371,7 +371,7 @@ def test_b21_a_walks_history_is_the_agents_own(name: str, recorded: Episode) -> 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_steps_under_the_experts_history_need_no_word_for_every_action(name: str) -> None:
-    """An expert's step may be one the family has no word for; the history then tells it in plain words."""
+    """An expert's step may be one that the family cannot express; the history then has it in plain words."""
     screen = Screenshot(1080, 2400)
     did: list[Action] = [Open("Pocket"), Key("volume_up"), Answer("42"), SystemButton("Menu"), Wait()]
     episode = Episode("e1", "g", tuple(Step(screen, action) for action in did), "made.jsonl:1")

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from agent.types import Picture, Prompt, Screenshot
+from guiderail.agent.types import Picture, Prompt, Screenshot
 
 SHOTS = [Screenshot(160, 288, data=bytes([i])) for i in range(9)]
 

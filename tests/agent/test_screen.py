@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.errors import SetupError
-from agent.screen import ScreenTransform, Vision, smart_resize
-from agent.types import Point, Screenshot
+from guiderail.agent.errors import SetupError
+from guiderail.agent.screen import ScreenTransform, Vision, smart_resize
+from guiderail.agent.types import Point, Screenshot
 
 QWEN = Vision()
 SMALL = Vision(factor=28, min_pixels=4 * 28 * 28, max_pixels=64 * 28 * 28)

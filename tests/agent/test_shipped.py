@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForImageTextToText
 
-from agent.dialects import BRIEF
-from agent.dialogue import Dialogue
-from agent.local import load_policy
-from agent.shipped import SHIPPED, shipped
-from launch.parts import Ask, voice
-from rl.grounding import evaluate_grounding
+from guiderail.agent.dialects import BRIEF
+from guiderail.agent.dialogue import Dialogue
+from guiderail.agent.local.policy import load_policy
+from guiderail.agent.shipped import SHIPPED, shipped
+from guiderail.launch.agents import AgentSpec, voice
+from guiderail.rl.tiny.grounding import evaluate_grounding
 
 BASE = SHIPPED["tiny-base"]
 
@@ -33,7 +33,7 @@ def test_they_are_small_and_of_a_standard_class(name):
     assert (folder / "model.safetensors").stat().st_size < 12_000_000
     assert {"README.md", "tokenizer.json", "preprocessor_config.json"} <= {file.name for file in folder.iterdir()}
     assert json.loads((folder / "guiderail.json").read_text())["dialect"] == "brief"
-    assert voice(Ask(model=name)).images == 1
+    assert voice(AgentSpec(model=name)).images == 1
 
 
 @pytest.fixture(scope="module")

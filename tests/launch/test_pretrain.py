@@ -4,9 +4,9 @@ import json
 
 from typer.testing import CliRunner
 
-import rl.pretrain
-from launch.cli import app
-from launch.parts import read_voice
+from guiderail.agent.screen import Vision
+from guiderail.launch.agents import read_voice
+from guiderail.launch.cli import app
 
 RUNNER = CliRunner()
 
@@ -25,7 +25,7 @@ def test_grounding_prints_one_object():
 def test_pretrain_hands_its_arguments_on_and_leaves_a_voice(tmp_path, monkeypatch):
     given = {}
 
-    def pretrain(out, recipe, told, **options):
+    def pretrain(out, recipe, report, **options):
         given.update(options, seed=recipe.seed)
         row = {
             "step": 7,
@@ -35,10 +35,11 @@ def test_pretrain_hands_its_arguments_on_and_leaves_a_voice(tmp_path, monkeypatc
             "generic_where": 0.5,
             "pocket_where": 1.0,
         }
-        told(row)
+        report(row)
+        (out / "preprocessor_config.json").write_text(json.dumps({"patch_size": 16, "merge_size": 1}))
         return row
 
-    monkeypatch.setattr(rl.pretrain, "pretrain", pretrain)
+    monkeypatch.setattr("guiderail.rl.tiny.pretrain.pretrain", pretrain)
     said = RUNNER.invoke(
         app, ["pretrain", "tiny", "--out", str(tmp_path), "--steps", "7", "--seed", "3", "--device", "cpu"]
     )
@@ -46,3 +47,4 @@ def test_pretrain_hands_its_arguments_on_and_leaves_a_voice(tmp_path, monkeypatc
     assert given == {"steps": 7, "minutes": None, "seed": 3, "device": "cpu", "resume": False, "every": 100}
     assert "step 7, 0.5 min, loss 0.25: where 0.50/1.00" in said.stderr
     assert (read_voice(tmp_path).dialect, read_voice(tmp_path).images) == ("brief", 1)
+    assert read_voice(tmp_path).vision == Vision(16, 56 * 56, 28 * 28 * 1280)

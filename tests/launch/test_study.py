@@ -8,20 +8,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from agent.errors import DataError, SetupError
-from envs.episodes import load_episodes
-from envs.pocket.record import record as record_pocket
-from launch import parts
-from launch.study import run as running
-from launch.study import score
-from launch.study.digest import METRICS, load, points
-from launch.study.plan import CONFIGS, SHIPPED, Job, as_arguments, jobs, load_plan, overrides, source
-from launch.study.records import write_record
-from launch.study.run import Study, run
-from launch.study.tables import markdown
-from rl.config import load_config
-from rl.runlog import write_json
+from guiderail.agent.disk import locked
+from guiderail.agent.errors import DataError, SetupError
+from guiderail.envs.pocket.record import record as record_pocket
+from guiderail.envs.recordings.episodes import load_episodes
+from guiderail.launch import agents
+from guiderail.launch.cli import app
+from guiderail.launch.study import run as running
+from guiderail.launch.study import score
+from guiderail.launch.study.digest import METRICS, load, points
+from guiderail.launch.study.plan import CONFIGS, Job, as_arguments, jobs, load_plan, overrides, plan_file, source
+from guiderail.launch.study.records import write_record
+from guiderail.launch.study.run import Study, run
+from guiderail.launch.study.tables import markdown
+from guiderail.rl.config import load_config
+from guiderail.rl.runs.log import write_json
 
 PLAN = """
 base: models/tiny
@@ -60,7 +63,7 @@ def spent(study, monkeypatch):
     """Commands that jobs would have started, in order; each leaves what the real one would."""
     done = []
 
-    def spend(_, arguments, log, lock):
+    def spend(_, arguments, log, lock, fine=(0,)):
         done.append(arguments[0] if arguments[0] == "train" else " ".join(arguments[4:7:2]))
         if arguments[0] == "train":
             folder = Path(arguments[-1])
@@ -113,17 +116,42 @@ def leave(records, arm, seed, live=(1, 0, 1), matched=(4, 2, 0), wall=60.0, gamm
 
 
 def test_the_shipped_plan_trains_what_it_says():
-    plan = load_plan(SHIPPED)
+    plan = load_plan(plan_file(Path("pocket")))
     assert len(plan.seeds) >= 5
     assert plan.exams["full"].live["test"] >= 1000
     for job in jobs(plan):
         arm = plan.arms[job.arm]
         if not arm.recipe:
             continue
-        config = load_config(CONFIGS / plan.recipes[arm.recipe].config, as_arguments(overrides(plan, job)))
+        arguments = as_arguments({"model.path": "start", "data.train": "data"} | overrides(plan, job))
+        config = load_config(CONFIGS / plan.recipes[arm.recipe].config, arguments)
         assert config.training["seed"] == job.seed
         told = config.method.algorithm != "semi-online" and config.method.expert_thoughts
         assert not (arm.part == "comparison" and told), "nobody there is told the experts' thoughts"
+
+
+def test_every_arm_of_the_online_plan_samples_as_many_turns():
+    plan = load_plan(plan_file(Path("online")))
+    assert len(plan.seeds) >= 3
+    for job in jobs(plan):
+        turns, stage = 0, job
+        while stage is not None and plan.arms[stage.arm].recipe:
+            recipe = plan.recipes[plan.arms[stage.arm].recipe]
+            arguments = as_arguments({"model.path": "start", "data.train": "data"} | overrides(plan, stage))
+            turns += load_config(CONFIGS / recipe.config, arguments).method.max_turns
+            stage = source(plan, stage)
+        assert turns == {"sft": 0, "half": 39000}.get(job.arm, 78000)
+
+
+def test_the_plan_about_teachers_trains_what_it_says():
+    plan = load_plan(plan_file(Path("teach")))
+    for job in jobs(plan):
+        recipe = plan.arms[job.arm].recipe
+        if recipe:
+            arguments = as_arguments({"model.path": "start", "data.train": "data"} | overrides(plan, job))
+            method = load_config(CONFIGS / plan.recipes[recipe].config, arguments).method
+            assert (method.hindsight is not None) == (recipe in ("warm", "hindsight"))
+            assert method.hindsight is None or method.hindsight.thoughts == (job.arm in ("warm_thoughts", "warm_both"))
 
 
 def test_jobs_go_part_by_part_seed_by_seed_and_start_from_their_own_seed(study):
@@ -150,7 +178,7 @@ def test_a_shared_start_serves_every_seed(plan_path):
         ("after: sft, against: [sft]", "after: base", "base trains nothing"),
         ("live: {test: 2}", "live: {tset: 2}", "did you mean 'test'"),
         ("seeds: [0, 1]", "seed: [0, 1]", "Extra inputs"),
-        ("set: {training.max_steps: 3}, ", "", "its recipe says no training.max_steps"),
+        ("set: {training.max_steps: 3}, ", "", "its recipe sets no training.max_steps"),
     ],
 )
 def test_mistakes_in_a_plan_are_named(plan_path, old, new, message):
@@ -216,7 +244,7 @@ def test_a_record_knows_better_than_the_plan_how_long_it_takes(study):
 def test_a_failed_job_is_reported_and_stops_what_depends_on_it(study, monkeypatch):
     tried = []
 
-    def spend(_, arguments, log, lock):
+    def spend(_, arguments, log, lock, fine=(0,)):
         tried.append(arguments[0])
         raise SetupError("no luck")
 
@@ -242,6 +270,17 @@ def test_the_lock_outlives_a_killed_parent(tmp_path):
     free = running._lock(tmp_path / "job")
     assert free is not None
     os.close(free)
+
+
+def test_a_second_process_in_the_same_study_is_refused(study, spent, plan_path):
+    with locked(study.out):
+        words = ["study", "pocket", "--plan", plan_path, "--out", study.out, "--records", study.records]
+        error = CliRunner().invoke(app, [str(word) for word in words]).exception
+    assert isinstance(error, SetupError)
+    assert f"{study.out} is being written by another process" in str(error)
+    assert not spent
+    run(study, ["base"], 60, 1)
+    assert spent
 
 
 def test_what_another_process_is_at_is_waited_for(study, spent, monkeypatch):
@@ -293,8 +332,10 @@ def test_the_expert_sits_the_exam(recording, plan_path, monkeypatch):
     text = PLAN.replace("live: {test: 3, heldout: 1}, sop: {test: 4}", "live: {}, sop: {test: 26}")
     text = text.replace("live_sampled: {test: 2}, sop_sampled: {test: 3}, ", "")
     plan_path.write_text(text)
-    loaded, real = load_episodes(recording), parts.acting
-    monkeypatch.setattr(score.parts, "acting", lambda ask: real(parts.Ask(agent="expert"), loaded.episodes))
+    loaded, real = load_episodes(recording), agents.build_agent
+    monkeypatch.setattr(
+        score.agents, "build_agent", lambda ask: real(agents.AgentSpec(agent="expert"), loaded.episodes)
+    )
     monkeypatch.setattr(score.parts, "dataset", lambda *a: replace(loaded, episodes=loaded.episodes[: a[-1]]))
     lines = list(score.examine(load_plan(plan_path), "full", "m", recording.parent))
     walks = [line for line in lines if line["kind"] == "sop"]
@@ -309,8 +350,8 @@ def test_the_expert_sits_the_exam(recording, plan_path, monkeypatch):
 
 
 def test_an_agent_that_knows_nothing_sits_the_exam(recording, plan_path, monkeypatch):
-    real = parts.acting
-    monkeypatch.setattr(score.parts, "acting", lambda ask: real(parts.Ask(agent="random")))
+    real = agents.build_agent
+    monkeypatch.setattr(score.agents, "build_agent", lambda ask: real(agents.AgentSpec(agent="random")))
     lines = list(score.examine(load_plan(plan_path), "full", "m", recording.parent))
     kinds = [(line["kind"], line["world"]) for line in lines]
     assert {kind: kinds.count(kind) for kind in kinds} == {
@@ -433,7 +474,7 @@ def test_unscored_tasks_are_nobodys_failure(tmp_path):
 
 
 def test_the_plots_are_the_same_for_the_same_records(study, records, tmp_path):
-    from launch.study.plots import draw
+    from guiderail.launch.study.plots import draw
 
     first, again = draw(study.plan, records, tmp_path / "a"), draw(study.plan, records, tmp_path / "b")
     assert {path.name for path in first} == {

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import SetupError
-from rl.config import load_config
+from guiderail.agent.errors import SetupError
+from guiderail.rl.config import load_config
+from guiderail.rl.credit.uis1 import CreditRules
 
 SHIPPED = sorted((Path(__file__).parents[2] / "launch" / "configs").glob("*.yaml"))
 MINIMAL = "model: {path: m}\ndata: {train: d}\n"
@@ -19,8 +20,14 @@ def config(tmp_path):
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)
-def test_every_shipped_config_loads(path):
-    load_config(path)
+def test_every_shipped_config_loads_once_the_recordings_are_named(path):
+    config = load_config(path, ["data.train=data/train"])
+    assert config.data.train == "data/train"
+    if config.method.algorithm == "online":  # it needs none
+        assert load_config(path).data is None
+        return
+    with pytest.raises(SetupError, match=r"data\.train is missing; add to the command data\.train=FOLDER"):
+        load_config(path)
 
 
 def test_there_are_shipped_configs():
@@ -37,6 +44,14 @@ def test_overrides_are_yaml_and_reach_any_depth(config):
     assert got.method.patch_budget == "unlimited"
 
 
+def test_the_rules_of_credit_are_the_methods_settings(config):
+    got = load_config(config, ["method.eta=0.1", "method.spread_of=none", "method.step_weight=0.5"])
+    rules = got.method.credit_rules()
+    assert (rules.eta, rules.spread_of, rules.step_weight) == (0.1, "none", 0.5)
+    assert load_config(config).method.credit_rules() == CreditRules()
+    assert got.method.credit == "ui-s1"
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -45,6 +60,8 @@ def test_overrides_are_yaml_and_reach_any_depth(config):
         ("metod.gamma=1", "did you mean 'method'"),
         ("method.patch=thougt-free", "did you mean 'thought-free'"),
         ("method.rules=uis1-papr", "did you mean 'uis1-paper'"),
+        ("method.credit=ui-s2", "did you mean 'ui-s1'"),
+        ("method.credit=outcome", "have no outcome; use ui-s1"),
         ("method.gamma=2", "less than or equal to 1"),
         ("gamma=2", "section.key=value"),
         ("method.gamma", "section.key=value"),

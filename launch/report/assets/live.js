@@ -1,5 +1,5 @@
 "use strict";
-// While a run is under way its pages look for a new stamp and show themselves anew when they find one.
+// While a run is under way, its pages poll for a new stamp and reload when they find one.
 (() => {
   const seen = document.documentElement.dataset.stamp;
   const place = document.documentElement.dataset.stampAt;

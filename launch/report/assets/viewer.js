@@ -7,11 +7,11 @@
   const SYMBOL = { e: "✓", t: "≈", w: "✗", u: "?", c: "–", l: "·" };
   const VERDICT = {
     e: "agrees", t: "right kind of action, wrong details", w: "another action", u: "unreadable answer",
-    c: "these rules cannot judge it", l: "live: nobody to compare with",
+    c: "these rules cannot judge it", l: "live: no expert to compare with",
   };
   const SIGNAL = {
-    kept: "kept for training", "all right": "dropped: every walk is right everywhere",
-    "all wrong": "dropped: no walk is right everywhere, and all did equally well",
+    kept: "kept for training", "all right": "dropped: every rollout is right at every step",
+    "all wrong": "dropped: no rollout is right at every step, and all did equally well",
     alike: "dropped: the returns hardly differ",
   };
   const chunks = new Map();
@@ -116,6 +116,7 @@
     try { key = decodeURIComponent(name || ""); } catch { key = name; }
     const row = index.entries.find((one) => one.key === key)
       || index.entries.findLast((one) => one.episode === key) || (key ? null : shown[0] || index.entries[0]);
+    if (!name && index.first) { location.replace(hash(...index.first)); return; }
     if (!row) { byId("walk").replaceChildren(el("p", {}, key ? `No episode ${key} in this run.` : "No rollouts yet.")); return; }
     chunk(row.chunk, (entries) => {
       const entry = entries.find((one) => one.key === row.key);
@@ -151,7 +152,7 @@
       const picture = el("img", { src: `${document.documentElement.dataset.up}images/${encodeURIComponent(image)}`, alt: label, loading: "lazy", decoding: "async" });
       picture.addEventListener("error", () => { picture.remove(); frame.classList.add("blank"); });
       frame.append(picture);
-    } else frame.append(el("span", { class: "sr" }, `${label}: screenshot not at hand`));
+    } else frame.append(el("span", { class: "sr" }, `${label}: screenshot missing`));
     frame.append(svg("svg", { viewBox: `0 0 ${w} ${h}`, preserveAspectRatio: "none", "aria-hidden": "true" }, ...layers(w, h)));
     return frame;
   };
@@ -205,14 +206,14 @@
       el("span", { class: "cap" }, `${t}  ${label}`));
     });
     const rows = current.rollouts.map((one) => el("tr", {},
-      el("th", { scope: "row" }, `${current.live ? "trial" : "walk"} ${one.sample} `, el("span", { class: "muted" }, ended(one))),
+      el("th", { scope: "row" }, `${current.live ? "trial" : "rollout"} ${one.sample} `, el("span", { class: "muted" }, ended(one))),
       ...steps.map((t) => {
         const turn = turnAt(one, t);
         if (!turn) return el("td", {}, el("span", { class: "cell none", "aria-hidden": "true" }, ""));
         const label = turn.said ? turn.said.label : "unreadable";
         return el("td", {}, el("button", {
           class: `cell ${turn.outcome}`, "data-sample": one.sample, "data-t": t, title: `${label}: ${turn.why}`,
-          "aria-label": `walk ${one.sample}, step ${t}: ${label}, ${VERDICT[turn.outcome]}${turn.repair ? ", patched" : ""}`,
+          "aria-label": `rollout ${one.sample}, step ${t}: ${label}, ${VERDICT[turn.outcome]}${turn.repair ? ", patched" : ""}`,
           on: { click: () => go(one.sample, t) },
         }, turn.repair ? el("span", { class: "patchmark" }, "⟲") : null, `${SYMBOL[turn.outcome]} ${label}`));
       })));
@@ -220,13 +221,15 @@
     if (current.generation !== null) about.push(`generation ${current.generation}`);
     if (current.signal) about.push(SIGNAL[current.signal] || current.signal);
     byId("walk").replaceChildren(
-      el("h1", {}, current.goal || "(goal unknown: the recording is not at hand)"),
+      el("h1", {}, current.goal || "(goal unknown: the recording is missing)"),
       el("p", { class: "muted small" }, about.join(" · ")),
-      el("div", { class: "stage" }, el("div", { class: "strip", id: "strip", tabindex: "-1" }, el("table", {}, el("caption", { class: "sr" }, "film strip: recorded steps and every walk's answers"),
+      el("div", { class: "stage" }, el("div", { class: "strip", id: "strip", tabindex: "-1" }, el("table", {}, el("caption", { class: "sr" }, "film strip: recorded steps and every rollout's answers"),
         el("thead", {}, el("tr", {}, el("th", {}), ...heads)), el("tbody", {}, ...rows))),
       el("div", { class: "detail", id: "detail", "aria-live": "polite" })),
       el("p", { class: "keys" }, el("kbd", {}, "←"), " ", el("kbd", {}, "→"), " step   ", el("kbd", {}, "↑"), " ", el("kbd", {}, "↓"),
-        " walk   ", el("kbd", {}, "p"), " ", el("kbd", {}, "n"), " episode   ", el("kbd", {}, "/"), " search   ⟲ patched"));
+        " rollout   ", el("kbd", {}, "p"), " ", el("kbd", {}, "n"), " episode   ", el("kbd", {}, "/"), " search"),
+      el("ul", { class: "legend signs" }, ...["e", "t", "w", "u"].filter(() => !current.live).map((letter) => el("li", {}, el("span", { class: `sign ${letter}` }, SYMBOL[letter]), VERDICT[letter])),
+        current.live ? null : el("li", {}, el("span", { class: "sign patchmark" }, "⟲"), "patched: later steps see the expert's action instead")));
     byId("walk").scrollTop = 0;
   };
 
@@ -237,6 +240,22 @@
     const names = strip.querySelector("tbody th").offsetWidth;
     if (place.left < frame.left + names) strip.scrollLeft -= frame.left + names - place.left;
     if (place.right > frame.right) strip.scrollLeft += place.right - frame.right;
+  };
+
+  // What the marks on the picture mean, for those that are on it.
+  const sign = (...drawn) => svg("svg", { viewBox: "0 0 20 20", "aria-hidden": "true" }, ...drawn);
+  const legend = (step, turn, others) => {
+    const said = turn && turn.said;
+    const line = (cls) => svg("path", { class: cls, d: "M2,15L17,5M11,5H17V11", "stroke-width": 2.4 });
+    const rows = [
+      [step.boxes && step.boxes[0], sign(svg("rect", { class: "mark-expert", x: 2, y: 4, width: 16, height: 12, "stroke-width": 2.2 })), "the expert's target"],
+      [step.expert && step.expert.at && !step.expert.to, sign(svg("circle", { class: "mark-expert", cx: 10, cy: 10, r: 6, "stroke-width": 2.4 })), "where the expert touched"],
+      [step.expert && step.expert.to, sign(line("mark-expert")), "the expert's swipe"],
+      [said && said.at && !said.to, sign(svg("path", { class: "mark-policy", d: "M1,10H19M10,1V19", "stroke-width": 2.2 }), svg("circle", { class: "solid-policy", cx: 10, cy: 10, r: 4 })), current.live ? "where the agent touched" : "where this rollout touched"],
+      [said && said.to, sign(line("mark-policy")), current.live ? "the agent's swipe" : "this rollout's swipe"],
+      [others.length, sign(svg("circle", { class: "other", cx: 10, cy: 10, r: 5 })), "the group's other rollouts"],
+    ].filter(([there]) => there);
+    return rows.length ? el("figcaption", {}, el("ul", { class: "legend" }, ...rows.map(([, mark, text]) => el("li", {}, mark, text)))) : null;
   };
 
   const select = () => {
@@ -256,27 +275,29 @@
       return [...expertMarks(step, w, h, unit, 2.6), ...others.map((other) => svg("circle", { class: "other", cx: other.said.at[0] * w, cy: other.said.at[1] * h, r: 4.5 * unit, "stroke-width": unit })),
         ...policyMarks(turn && turn.said, w, h, unit)];
     };
-    byId("detail").replaceChildren(...[shot(step.image, step, layers, `step ${at.t}`), saying(step, one, turn), credit(turn)].filter(Boolean));
+    const picture = el("figure", { class: "picture" }, shot(step.image, step, layers, `step ${at.t}`), legend(step, turn, others));
+    byId("detail").replaceChildren(...[picture, saying(step, one, turn), credit(turn)].filter(Boolean));
   };
 
   const says = (who, kind, ...parts) => el("div", { class: `says ${kind}` }, el("div", { class: "who" }, who), ...parts);
   const saying = (step, one, turn) => {
-    const parts = [el("h2", {}, `Step ${at.t}, ${current.live ? "trial" : "walk"} ${at.sample}`)];
+    const parts = [el("h2", {}, `Step ${at.t}, ${current.live ? "trial" : "rollout"} ${at.sample}`)];
     if (turn) {
       parts.push(el("span", { class: `verdict ${turn.outcome}` }, `${SYMBOL[turn.outcome]} ${VERDICT[turn.outcome]}`));
       if (turn.why) parts.push(el("p", { class: "why" }, turn.why));
-    } else parts.push(el("p", { class: "muted" }, one ? "This walk ended before this step." : "No walk."));
+    } else parts.push(el("p", { class: "muted" }, one ? "This rollout ended before this step." : "No rollout."));
     if (!current.live && step.expert) {
       parts.push(says("Expert", "expert", el("p", {}, step.expert.label), step.thought ? el("p", { class: "muted" }, step.thought) : null,
         step.instruction ? el("p", { class: "muted" }, step.instruction) : null));
     }
     if (turn) {
-      parts.push(says("Policy", "policy", el("p", {}, turn.said ? turn.said.label : "no action that can be read"),
+      parts.push(says({ person: "A person", expert: "The task's expert" }[turn.by] || "Policy", "policy", el("p", {}, turn.said ? turn.said.label : "no readable action"),
         turn.thought ? el("p", { class: "thought muted" }, turn.thought) : null));
-      if (turn.repair) parts.push(says(`Patched: ${turn.repair.strategy}`, "patch", el("p", { class: "muted" }, "What later steps remember instead:"), el("pre", {}, turn.repair.text)));
-      parts.push(el("details", { open: turn.outcome === "u" }, el("summary", {}, `The answer as it came${turn.tokens ? `, ${turn.tokens} tokens` : ""}${turn.finish === "length" ? ", cut by the token limit" : ""}`),
+      if (turn.repair) parts.push(says(`Patched: ${turn.repair.strategy}`, "patch", el("p", { class: "muted" }, "Later steps see this instead:"), el("pre", {}, turn.repair.text)));
+      parts.push(el("details", { open: turn.outcome === "u" }, el("summary", {}, `The raw answer${turn.tokens ? `, ${turn.tokens} tokens` : ""}${turn.finish === "length" ? ", cut by the token limit" : ""}`),
         el("pre", {}, turn.text)));
     }
+    parts.push(...onceMore(turn));
     if (one && one.reason) parts.push(el("p", { class: "muted" }, one.reason));
     return el("div", { class: "said" }, ...parts);
   };
@@ -285,6 +306,8 @@
   const command = () => {
     return `guiderail explain ${quoted(index.folder)} --episode ${quoted(current.episode)} --rollout ${at.sample} --step ${at.t} --generation ${current.generation}${current.visit === null ? "" : ` --visit ${current.visit}`}`;
   };
+  const onceMore = (turn) => (turn && index.again ? [el("p", { class: "small" }, "Try this from here, in the console:"),
+    el("pre", { class: "small" }, `guiderail console --from ${quoted(index.folder)} --episode ${quoted(current.episode)} --rollout ${at.sample} --step ${at.t}`)] : []);
   const number = (value) => (value === undefined ? "" : (value < 0 ? "−" : "") + Math.abs(value).toFixed(3));
   // The return's chain is shown only when it adds up to the recorded return.
   const chain = (turns, from) => {
@@ -313,7 +336,7 @@
         line("episode advantage", turn.episode), line("step advantage", turn.step),
         line("advantage", turn.sum, current.signal && current.signal !== "kept" ? "not trained on: the group was dropped" : "", "sum"))),
       el("h3", {}, "The group at this step"),
-      el("table", {}, el("thead", {}, el("tr", {}, el("th", {}, "walk"), el("th", { class: "n" }, "return"), el("th", { class: "n" }, "step adv."))),
+      el("table", {}, el("thead", {}, el("tr", {}, el("th", {}, "rollout"), el("th", { class: "n" }, "return"), el("th", { class: "n" }, "step adv."))),
         el("tbody", {}, ...alive.map((row) => el("tr", { class: row.turn === turn ? "on" : null }, el("td", {}, row.one.sample), el("td", { class: "n" }, number(row.turn.return)), el("td", { class: "n" }, number(row.turn.step)))))),
       el("p", { class: "muted small" }, `mean ${number(mean)}, standard deviation ${number(deviation)}, ${alive.length} alive`),
       el("p", { class: "small" }, "Every term:"), el("pre", { class: "small" }, command()));

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from agent.errors import DataError, SetupError
-from agent.types import Swipe
-from envs.episodes import load_episodes
-from envs.imports.draft import Options
-from envs.imports.run import run_import
+from guiderail.agent.errors import DataError, SetupError
+from guiderail.agent.types import Swipe
+from guiderail.envs.imports.draft import Options
+from guiderail.envs.imports.run import run_import
+from guiderail.envs.recordings.episodes import load_episodes
 from tests.envs.imports.public import aitw, write_tfrecord
 
 

@@ -5,11 +5,11 @@ import re
 
 import pytest
 
-from agent.errors import DataError, SetupError
-from agent.types import Click, LongPress, Swipe
-from envs.episodes import load_episodes
-from envs.imports.draft import Options
-from envs.imports.run import run_import
+from guiderail.agent.errors import DataError, SetupError
+from guiderail.agent.types import Click, LongPress, Swipe
+from guiderail.envs.imports.draft import Options
+from guiderail.envs.imports.run import run_import
+from guiderail.envs.recordings.episodes import load_episodes
 from tests.envs.imports.public import (
     ALL_ACTIONS,
     ICON,
@@ -155,18 +155,18 @@ BROKEN = {
     "a screenshot too few": (android_control(actions=CLICK, shots=[png()]), "1 actions come with 1 screenshots, expected 2"),
     "0 bytes": (android_control(actions=CLICK, shots=[png(), b""]), "step 1: the screenshot has 0 bytes"),
     "cut image": (android_control(actions=CLICK, shots=[png()[:-20], png()]), "step 0: .* cut off"),
-    "no image": (android_control(actions=CLICK, shots=[b"GIF", png()]), "step 0: .* no image"),
+    "no image": (android_control(actions=CLICK, shots=[b"GIF", png()]), "step 0: .* it is not a PNG"),
     "other size": (android_control(actions=CLICK, size=(100, 240), shots=[png(), png()]), "108x240, its record says"),
-    "tree": (android_control(actions=CLICK, tree=b"\xff\xff"), "no AndroidAccessibilityForest"),
+    "tree": (android_control(actions=CLICK, tree=b"\xff\xff"), "not an AndroidAccessibilityForest"),
     "unknown action": (android_control(actions=[{"action_type": "pinch"}]), "unknown action.*pinch"),
     "no direction": (android_control(actions=[{"action_type": "scroll"}]), "'direction'"),
     "odd direction": (android_control(actions=[{"action_type": "scroll", "direction": "in"}]), "'in'"),
-    "x is text": (android_control(actions=[{"action_type": "click", "x": "3", "y": 4}]), "garbles x"),
+    "x is text": (android_control(actions=[{"action_type": "click", "x": "3", "y": 4}]), "lacks x, or its value is wrong"),
     "off screen": (android_control(actions=[{"action_type": "click", "x": 300, "y": 4}]), r"\[300, 4\] is outside"),
     "action no JSON": (example({"episode_id": [1], "goal": ["g"], "screenshots": [png()], "actions": ["{"],
                                 "accessibility_trees": [b""]}), "not JSON"),
     "id is text": (example({"episode_id": ["1"], "goal": ["g"]}), "'episode_id' holds memoryview, expected int"),
-    "no example": (b"\x0a\xff\xff", "no tf.train.Example"),
+    "no example": (b"\x0a\xff\xff", "not a tf.train.Example"),
 }  # fmt: skip
 
 

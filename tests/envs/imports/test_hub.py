@@ -8,9 +8,10 @@ import pytest
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
-from agent.errors import DataError  # noqa: E402
-from envs.episodes import load_episodes  # noqa: E402
-from envs.imports.run import run_import  # noqa: E402
+from guiderail.agent.errors import DataError  # noqa: E402
+from guiderail.envs.imports.run import run_import  # noqa: E402
+from guiderail.envs.recordings import tables  # noqa: E402
+from guiderail.envs.recordings.episodes import load_episodes  # noqa: E402
 from tests.envs.imports.public import ALL_ACTIONS, png  # noqa: E402
 
 
@@ -108,3 +109,39 @@ def test_a_table_that_is_cut_off_is_named(tmp_path, name):
     whole.write_bytes(whole.read_bytes()[:-4000])
     with pytest.raises(DataError, match=f"{name}:1: cannot be read as"):
         run_import("androidcontrol", [whole], tmp_path / "out")
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Limits that a test need not fill with hundreds of megabytes."""
+    monkeypatch.setattr(tables, "SMALL", 2**20)
+    monkeypatch.setattr(tables, "MOST_TIMES", 10)
+    monkeypatch.setattr(tables, "MOST_ROWS", 1000)
+
+
+def test_a_small_parquet_file_cannot_expand_without_limit(tmp_path, small, monkeypatch):
+    """A dictionary and run lengths store one value once, and the file says nothing of how often it comes."""
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"episode_id": ["x" * 10_000] * 500}), path)
+    assert path.stat().st_size < 5_000
+    with pytest.raises(
+        DataError, match=r"a.parquet:97: the table has 1\d{6} bytes, at most 1048576 are read from a file"
+    ):
+        [*tables.rows(path)]
+    monkeypatch.setattr(tables, "MOST_TIMES", 10_000)
+    assert sum(1 for _ in tables.rows(path)) == 500
+
+
+def test_a_parquet_file_that_says_it_is_large_is_refused_before_it_is_read(tmp_path, small, monkeypatch):
+    path = tmp_path / "a.parquet"
+    table = pa.table({"episode_id": ["x" * 10_000] * 500})
+    pq.write_table(table, path, use_dictionary=False, compression="zstd")
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", None)
+    with pytest.raises(DataError, match=r"a.parquet:1: the table has 5\d{6} bytes, at most 1048576 are read"):
+        [*tables.rows(path)]
+
+
+def test_a_parquet_file_has_at_most_so_many_rows(tmp_path, small):
+    path = parquet(tmp_path / "a.parquet", [{"n": None}] * 1001)
+    with pytest.raises(DataError, match=r"a.parquet:1: the table has 1001 rows, at most 1000 are read"):
+        [*tables.rows(path)]

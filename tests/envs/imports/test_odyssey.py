@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from agent.errors import DataError, SetupError
-from envs.imports.draft import Options
-from envs.imports.run import run_import
+from guiderail.agent.errors import DataError, SetupError
+from guiderail.envs.imports.draft import Options
+from guiderail.envs.imports.run import run_import
 from tests.envs.imports.public import png
 
 STEPS = [
@@ -114,7 +114,7 @@ BROKEN = {
     "beyond": (annotation(steps=[("CLICK", [[1500, 2]], [])]), r"step 0: the point \[300.0, 0.8\] is outside"),
     "torn box": (annotation(steps=[("CLICK", [[5, 2]], [1, 2, 3])]), "step 0: sam2_bbox"),
     "length": (annotation(step_length=4), "step_length is 4, but there are 10"),
-    "no task": ({"steps": []}, "no annotation of GUI-Odyssey: KeyError 'task_info'"),
+    "no task": ({"steps": []}, "not an annotation of GUI-Odyssey: KeyError 'task_info'"),
 }
 
 
@@ -126,7 +126,7 @@ def test_a_broken_annotation_is_named_and_nothing_is_published(take, tmp_path, e
 
 
 def test_a_missing_screenshot_says_where_it_was_looked_for(take, tmp_path):
-    with pytest.raises(DataError, match=r"step 0: screenshot .*screenshots/0001_0\.png: No such file.*--images"):
+    with pytest.raises(DataError, match=r"step 0: screenshot .*screenshots/0001_0\.png is missing.*--images"):
         take(annotation(), images=False)
 
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from envs.episodes import load_episodes
-from envs.gate import oracle_gate
-from envs.imports.draft import Options
-from envs.imports.run import FORMATS, run_import
+from guiderail.envs.imports.draft import Options
+from guiderail.envs.imports.run import FORMATS, run_import
+from guiderail.envs.recordings.episodes import load_episodes
+from guiderail.envs.recordings.gate import oracle_gate
 from tests.envs.imports.public import aitw, android_control, png, write_tfrecord
 from tests.envs.imports.test_odyssey import annotation
 from tests.envs.imports.test_screenspot import PRO, V2

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import DataError, EnvCrashed, SetupError
-from agent.types import Verdict
-from envs.imports.draft import Options
-from envs.imports.run import FORMATS, run_import
+from guiderail.agent.errors import DataError, EnvCrashed, SetupError
+from guiderail.agent.types import Verdict
+from guiderail.envs.imports.draft import Options
+from guiderail.envs.imports.run import FORMATS, run_import
 from tests.envs.imports.public import ALL_ACTIONS, android_control, write_tfrecord
 
 ROOT = Path(__file__).parents[3]
@@ -136,7 +136,7 @@ def test_several_processes_write_the_same_bytes_as_one(shards, tmp_path):
     assert reads[-1].done == reads[-1].total == sum(p.stat().st_size for p in shards.iterdir())
 
 
-RUN = "import sys; from pathlib import Path; from envs.imports.run import run_import; " \
+RUN = "import sys; from pathlib import Path; from guiderail.envs.imports.run import run_import; " \
     "run_import('androidcontrol', [Path(p) for p in sys.argv[2:]], Path(sys.argv[1]), jobs=2)"  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def test_workers_do_not_outlive_a_killed_parent_and_lock_out_nobody(shards, tmp_
         wait_for(lambda: (tmp_path / "out" / ".import-00001.json").exists())
         workers = [pid for pid in children(parent.pid) if b"spawn_main" in cmdline(pid)]
         assert workers
-        with pytest.raises(SetupError, match="another import is writing"):
+        with pytest.raises(SetupError, match="being written by another process"):
             run_import("androidcontrol", [ready], tmp_path / "out")
     finally:
         parent.kill()
@@ -251,7 +251,7 @@ def test_a_file_with_nothing_usable_is_an_error(tmp_path):
 
 def test_an_importer_whose_actions_fail_the_oracle_gate_publishes_nothing(shards, tmp_path, monkeypatch):
     wrong = Verdict(True, True, False, "made to fail")
-    monkeypatch.setattr("envs.imports.writer.judge", lambda step, said: wrong)
+    monkeypatch.setattr("guiderail.envs.imports.writer.judge", lambda step, said: wrong)
     with pytest.raises(DataError, match="step 0: fails the oracle gate: made to fail"):
         run_import("androidcontrol", [shards], tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.jsonl"))

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from agent.errors import DataError, SetupError
-from agent.types import Box
-from envs.episodes import load_episodes
-from envs.imports.draft import Options
-from envs.imports.run import run_import
+from guiderail.agent.errors import DataError, SetupError
+from guiderail.agent.types import Box
+from guiderail.envs.imports.draft import Options
+from guiderail.envs.imports.run import run_import
+from guiderail.envs.recordings.episodes import load_episodes
 from tests.envs.imports.public import png
 
 V2 = {
@@ -77,13 +77,13 @@ def test_both_formats_mean_the_same_box(v2, pro, tmp_path):
 
 def test_pro_boxes_read_as_v2_are_noticed(v2, tmp_path):
     with pytest.raises(
-        DataError, match=r":1: bbox \[150, 300, 190, 390\] is no \[x, y, width, height\].*screenspot-pro"
+        DataError, match=r":1: bbox \[150, 300, 190, 390\] is not \[x, y, width, height\].*screenspot-pro"
     ):
         v2({**V2, "bbox": [150, 300, 190, 390]})
 
 
 def test_v2_boxes_read_as_pro_are_noticed(pro):
-    with pytest.raises(DataError, match=r":1: bbox \[50, 100, 20, 40\] is no \[x1, y1, x2, y2\].*screenspot-v2"):
+    with pytest.raises(DataError, match=r":1: bbox \[50, 100, 20, 40\] is not \[x1, y1, x2, y2\].*screenspot-v2"):
         pro({**PRO, "bbox": [50, 100, 20, 40]})
 
 

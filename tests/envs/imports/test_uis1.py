@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from agent.errors import DataError
-from envs.episodes import load_episodes
-from envs.imports.draft import Options
-from envs.imports.run import run_import
-from envs.imports.uis1 import export_uis1
+from guiderail.agent.errors import DataError
+from guiderail.envs.imports.draft import Options
+from guiderail.envs.imports.run import run_import
+from guiderail.envs.imports.uis1 import export_uis1
+from guiderail.envs.recordings.episodes import load_episodes
 from tests.conftest import REAL_DATA
 from tests.envs.imports.public import png
 
@@ -79,7 +79,7 @@ def test_labels_decide_and_true_finger_motion_is_left_alone(take):
 def test_the_user_may_say_how_swipes_are_stored(take, told, start):
     out = take(line(DOWN), swipes=told)
     assert steps_of(out / "episodes.jsonl")[0]["coordinate"] == start
-    assert f"as stored {told}, as told" in take.total["notes"][0]
+    assert f"as stored {told}, as asked for" in take.total["notes"][0]
 
 
 def test_every_key_survives_the_round_trip(take):
@@ -131,7 +131,7 @@ BROKEN = {
     "no action": (line("click"), "step 0: action None"),
     "missing image": (line(*[CLICK] * 13), r"step 12: screenshot .*12\.png is missing.*--images"),
     "outside": ({**line(CLICK), "steps": [{"action_content": CLICK, "screenshot": "../x.png"}]}, "leaves the folder"),
-    "torn swipe": (line({"action": "swipe", "coordinate": [1, 2]}), "has no two points"),
+    "torn swipe": (line({"action": "swipe", "coordinate": [1, 2]}), "does not have two points"),
     "torn id": (line(CLICK, episode_id=True), "episode_id is True"),
 }
 

@@ -26,7 +26,7 @@ def hostile(data: Path) -> None:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from envs.pocket.record import record
+    from guiderail.envs.pocket.record import record
 
     folder = tmp_path_factory.mktemp("report") / "data"
     record(folder, 20, 0)
@@ -52,7 +52,7 @@ def study(data: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def built(study: Path) -> Path:
-    from launch.report.pages import build
+    from guiderail.launch.report.pages import build
 
     out = study.parent / "out"
     build([study], out)

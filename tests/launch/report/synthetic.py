@@ -3,19 +3,23 @@
 import random
 from pathlib import Path
 
-from agent.dialects import BRIEF
-from agent.dialogue import Dialogue, transform
-from agent.policy import GREEDY, Request, Sampling, ScriptedPolicy
-from agent.scripted import ORIGINAL_SIZE, random_action
-from agent.types import Click, Episode, Point
-from envs.episodes import load_episodes
-from envs.match import GUIDERAIL
-from envs.replay import walk
-from patch.base import build
-from rl.collect import Collector, Group, episode_units
-from rl.credit import CreditRules
-from rl.evaluate import evaluate_sop
-from rl.runlog import RunLog, rollout_row
+from guiderail.agent.dialects import BRIEF
+from guiderail.agent.dialogue import Dialogue, transform
+from guiderail.agent.policy import GREEDY, Request, Sampling, ScriptedPolicy
+from guiderail.agent.scripted import ORIGINAL_SIZE, random_action
+from guiderail.agent.types import Click, Episode, Point
+from guiderail.envs.recordings.episodes import load_episodes
+from guiderail.envs.recordings.match import GUIDERAIL
+from guiderail.envs.recordings.replay import walk
+from guiderail.patch.base import build
+from guiderail.rl.credit.named import credit_named
+from guiderail.rl.credit.uis1 import CreditRules
+from guiderail.rl.rollout.generation import Collector, episode_units
+from guiderail.rl.rollout.plan import Generation, Plan
+from guiderail.rl.runs.generations import log_generation
+from guiderail.rl.runs.log import RunLog
+from guiderail.rl.runs.rows import rollout_row
+from guiderail.rl.score.steps import evaluate_sop
 
 DIALOGUE = Dialogue(ORIGINAL_SIZE, BRIEF, 1)
 
@@ -61,7 +65,7 @@ def sop_run(data: Path, out: Path, errs: float = 0.15, **more: object) -> Path:
         GUIDERAIL,
         sampling=GREEDY,
         seed=int(100 * errs),
-        record=lambda rollout: log.rollout(rollout_row(rollout, lengths[rollout.episode_id])),
+        record=lambda rollout: log.line(rollout_row(rollout, steps=lengths[rollout.unit])),
     )
     log.finish(result)
     return out
@@ -75,21 +79,15 @@ def training_run(data: Path, out: Path, generations: int = 6, groups: int = 6, f
     lengths = {episode.id: len(episode.steps) for episode in loaded.episodes}
     patch = build("thought-free", 1, BRIEF.integrate, None)
 
-    def record(group: Group) -> None:
-        for rollout, samples in zip(group.rollouts, group.samples, strict=True):
-            credit = [
-                {"reward": s.reward, "return": s.ret, "episode_advantage": s.advantage_episode}
-                | {"step_advantage": s.advantage_step, "advantage": s.advantage}
-                for s in samples
-            ]
-            where = {"generation": group.generation, "visit": group.visit, "unit": group.unit, "group": group.signal}
-            log.rollout(rollout_row(rollout, lengths[rollout.episode_id], credit, **where))
+    def record(made: Generation) -> None:
+        log_generation(log, made, lengths)
 
     units = episode_units(
         loaded.episodes,
         lambda episode, i: walk(episode, dialogue=DIALOGUE, rules=GUIDERAIL, patch=patch, sample=i),
     )
-    collector = Collector(units, groups, 8, Sampling(), CreditRules(), record=record, tries=2)
+    credit = credit_named("ui-s1", CreditRules())
+    collector = Collector(Plan(units, credit, groups, 8, Sampling(), tries=2), record=record)
     for generation in range(generations):
         errs = 0.45 * (1 - generation / generations)
         collector(fallible(loaded.episodes, errs), generation)

@@ -1,12 +1,21 @@
 """Counting divergences, by hand."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from launch.report import atlas
-from launch.report.compare import comparable, compare, early_late
-from launch.report.runs import Run
+from guiderail.launch.report import atlas
+from guiderail.launch.report.compare import comparable, compare, early_late
+from guiderail.launch.report.runs import Run
+from guiderail.rl.runs.record import About, Leg, RunRecord
+
+
+def run_of(folder: Path, kind: str, **about: Any) -> Run:
+    leg = Leg(
+        command=(), started=None, seconds=None, versions={}, commit=None, dirty=None, about=About.model_validate(about)
+    )
+    return Run(folder.name, folder, RunRecord(kind=kind, legs=(leg,)), {})
 
 
 def turn(
@@ -85,7 +94,7 @@ def test_coordinates_of_another_size_are_noticed(factor, suspicious):
 
 
 def test_before_and_after_counts_what_mended_and_broke():
-    run = Run("r", None, {"kind": "sop"}, {})  # type: ignore[arg-type]
+    run = run_of(Path("r"), "sop")
     before = [entry("1", RIGHT), entry("2", LATE), entry("3", EARLY), entry("4", RIGHT)]
     after = [entry("1", RIGHT), entry("2", RIGHT), entry("3", LATE), entry("4", EARLY), entry("5", RIGHT)]
     found = compare((run, before), (run, after))
@@ -93,21 +102,17 @@ def test_before_and_after_counts_what_mended_and_broke():
     assert found["broken"][0]["after"] == ("4", 0, 0)
     assert found["words"][1].startswith("TSR 50.0 % → 50.0 %: +0.0 points")
     assert "p = 1; not distinguishable on 4" in found["words"][1]
-    assert "1 tasks were scored in one of the two only" in found["words"][2]
+    assert "1 tasks were scored in only one of the two" in found["words"][2]
 
 
 def test_a_model_comes_after_the_one_it_was_trained_from(tmp_path):
     """Whichever was scored first; and what was sampled is not compared with what was greedy."""
-
-    def run(name: str, kind: str, **record: Any) -> Run:
-        return Run(name, tmp_path / name, {"kind": kind} | record, {})
-
     trained = [
-        run("rl", "train", config={"model": {"path": "base"}}),
-        run("more", "train", config={"model": {"path": str(tmp_path / "rl" / "model")}}),
+        run_of(tmp_path / "rl", "train", config={"model": {"path": "base"}}),
+        run_of(tmp_path / "more", "train", config={"model": {"path": str(tmp_path / "rl" / "model")}}),
     ]
     scored = [
-        run(f"{name}-{heat}", "pocket", model=model, temperature=heat, tasks=9)
+        run_of(tmp_path / f"{name}-{heat}", "pocket", model=model, temperature=heat, world={"tasks": 9})
         for heat in (0.0, 1.0)
         for name, model in (
             ("c", str(tmp_path / "more" / "model")),
@@ -122,8 +127,7 @@ def test_a_model_comes_after_the_one_it_was_trained_from(tmp_path):
 
 def test_a_shorter_run_over_the_same_live_tasks_is_compared(tmp_path):
     def live(name: str, tasks: Any) -> Run:
-        record = {"kind": "pocket", "model": name, "world": "pocket", "seed": 1, "tasks": tasks}
-        return Run(name, tmp_path / name, record, {})
+        return run_of(tmp_path / name, "pocket", model=name, seed=1, world={"name": "pocket", "tasks": tasks})
 
     assert comparable([live("a", 700), live("b", 300)]) == [(0, 1)]
     assert comparable([live("a", "one,two"), live("b", "three")]) == []

@@ -31,7 +31,14 @@ def test_a_walk_through_the_viewer(browser, built):
     browser.until("document.title.startsWith('rl')")
     browser.run("[...document.querySelectorAll('nav a')].find(a => a.textContent === 'Trajectories').click()")
     browser.until("document.querySelectorAll('.entries a').length > 3")
-    assert selected(browser) == [0, 0]
+    assert "kept for training" in browser.until(
+        "document.querySelector('.walk p') && document.querySelector('.walk p').textContent"
+    )
+    wrong = browser.run(f"return {SELECTED}.className")
+    assert set(wrong.split()) & {"w", "t"}  # it opens on a mistake in a group that was trained on
+    browser.run("location.hash = document.querySelector('.entries a').getAttribute('href')")
+    browser.until("location.hash.endsWith('/0/0') && document.querySelector('.cell[aria-pressed=true]')")
+    browser.until(f"{SELECTED}.dataset.t === '0' && {SELECTED}.dataset.sample === '0'")
     browser.press("ArrowRight")
     browser.until("location.hash.endsWith('/0/1')")
     assert selected(browser) == [0, 1]
@@ -72,6 +79,70 @@ def test_a_deep_link_opens_its_step_and_marks_both_targets(browser, built):
     assert browser.until("document.getElementById('walk').textContent") == "No episode nowhere in this run."
 
 
+def test_the_marks_have_a_legend(browser, built):
+    browser.open(built / "rl" / "walks.html")
+    browser.until(SELECTED)
+    for mark, words in ((".mark-expert", "the expert"), (".mark-policy", "this rollout"), (".other", "other rollouts")):
+        drawn = browser.run(f"return !!document.querySelector('.detail .shot {mark}')")
+        assert (words in browser.run("return document.querySelector('.picture').textContent")) == drawn
+    assert "another action" in browser.run("return document.querySelector('.signs').textContent")
+
+
+@pytest.mark.parametrize("width", [390, 800])
+def test_nothing_is_cut_or_broken_on_a_narrow_screen(tmp_path, built, width):
+    window = Browser(tmp_path / "profile", (width, 844))
+    try:
+        for page in sorted(built.rglob("*.html")):
+            window.open("about:blank")
+            window.open(page)
+            if page.name == "walks.html":
+                window.until(SELECTED)
+            wide = window.run(
+                "return [...document.querySelectorAll('main *')].filter(e => !e.closest('.scroll, .strip, .sr')"
+                " && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 120))"
+            )
+            assert wide == [], page
+            # A paragraph or cell of words, one letter per line, is far higher than it is wide.
+            thin = window.run(
+                "return [...document.querySelectorAll('main p, main li, main td, main th')].filter(e => {"
+                "const r = e.getBoundingClientRect();"
+                "return r.width && r.width < 45 && r.height > 90 && e.textContent.trim().length > 8"
+                "}).map(e => e.outerHTML.slice(0, 120))"
+            )
+            assert thin == [], page
+        assert window.messages() == []
+    finally:
+        window.close()
+
+
+@pytest.mark.parametrize(("width", "dark"), [(390, True), (800, False), (1400, True)])
+def test_two_models_on_the_same_data_in_both_schemes(tmp_path, data, width, dark):
+    """The headline with the difference, nothing wider than the window, no blank space below the viewer."""
+    from guiderail.launch.report.pages import build
+
+    sop_run(data, tmp_path / "base", 0.9)
+    sop_run(data, tmp_path / "sft", 0.05)
+    build([tmp_path / "base", tmp_path / "sft"], tmp_path / "report")
+    window = Browser(tmp_path / "profile", (width, 900), dark)
+    try:
+        window.open(tmp_path / "report" / "index.html")
+        assert "points [" in window.run("return document.querySelector('.short li').textContent")
+        for page in sorted((tmp_path / "report").rglob("*.html")):
+            window.open("about:blank")
+            window.open(page)
+            size = "const d = document.documentElement; return [d.scrollWidth - d.clientWidth, d.scrollHeight, %s]"
+            if page.name == "walks.html":
+                window.until(SELECTED)
+                end = "Math.ceil(document.querySelector('#walk').getBoundingClientRect().bottom + scrollY)"
+                wider, high, end_of_walk = window.run(size % end)
+                assert high <= max(900, end_of_walk + 1), page
+            else:
+                wider, _, _ = window.run(size % "0")
+            assert wider <= 0, page
+    finally:
+        window.close()
+
+
 def test_markup_is_shown_as_text_and_never_runs(browser, built, study):
     with (study / "rl" / "rollouts.jsonl").open(encoding="utf-8") as file:
         row = json.loads(file.readline())
@@ -104,7 +175,7 @@ def test_scripts_written_into_a_page_would_be_stopped(browser, built):
 
 
 def test_a_live_page_shows_itself_anew(browser, data, tmp_path):
-    from launch.report.pages import build
+    from guiderail.launch.report.pages import build
 
     run = training_run(data, tmp_path / "run", generations=2, groups=2, finish=False)
     build([run], tmp_path / "out", plots=False)
@@ -118,8 +189,8 @@ def test_a_live_page_shows_itself_anew(browser, data, tmp_path):
 
 @pytest.mark.slow
 def test_two_thousand_episodes_open_in_two_seconds_and_300_megabytes(tmp_path):
-    from envs.pocket.record import record
-    from launch.report.pages import build
+    from guiderail.envs.pocket.record import record
+    from guiderail.launch.report.pages import build
 
     record(tmp_path / "data", 2000, 0)
     build([sop_run(tmp_path / "data", tmp_path / "run")], tmp_path / "out", plots=False)

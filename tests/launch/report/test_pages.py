@@ -11,15 +11,19 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from typer.testing import CliRunner
 
-from agent.errors import DataError, SetupError
-from launch.cli import app
-from launch.report.chunks import script_json
-from launch.report.entries import read_entries
-from launch.report.facts import flat
-from launch.report.images import Images
-from launch.report.overview import groups, headline
-from launch.report.pages import build
-from launch.report.runs import curves, discover, recording
+from guiderail.agent.errors import DataError, SetupError
+from guiderail.launch.cli import app
+from guiderail.launch.report import names
+from guiderail.launch.report.chunks import script_json, telling
+from guiderail.launch.report.compare import Change, said
+from guiderail.launch.report.entries import read_entries
+from guiderail.launch.report.facts import flat
+from guiderail.launch.report.images import Images
+from guiderail.launch.report.overview import groups, headline, learned
+from guiderail.launch.report.pages import build
+from guiderail.launch.report.runs import curves, discover, recording
+from guiderail.rl.runs.log import RunLog
+from guiderail.rl.runs.metrics import METRICS
 from tests.launch.report.conftest import EVIL
 from tests.launch.report.synthetic import training_run
 
@@ -91,7 +95,7 @@ def test_script_json_reads_back():
 
 def test_dropped_groups_are_named_and_counted(study, tmp_path):
     _, entries = entries_of(study / "rl", tmp_path)
-    by_group = {(row["generation"], row["visit"]): row["group"] for row in lines(study / "rl")}
+    by_group = {(row["generation"], row["visit"]): row["signal"] for row in lines(study / "rl")}
     counts = Counter(by_group.values())
     found = groups(entries)
     assert found["n"] == len(by_group)
@@ -106,6 +110,7 @@ def test_the_headline_is_the_runs_own(study, tmp_path):
     metrics = json.loads((run.folder / "metrics.json").read_text())
     shown = {row["name"]: (row["value"], [row["low"], row["high"]]) for row in headline(run, entries)}
     assert shown == {key: (metrics[key], metrics["intervals"][key]) for key in ("PG", "TSR", "Score")}
+    assert [row["title"] for row in headline(run, entries)][1] == "Episodes right to the end (TSR)"
 
 
 def test_every_rollout_and_its_credit_reach_the_viewer(study, built):
@@ -180,8 +185,8 @@ def test_a_line_that_is_no_rollout_is_named(study, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(study / "scores" / "first", run)
     with (run / "rollouts.jsonl").open("a") as file:
-        file.write('{"episode_id": "1"}\n')
-    with pytest.raises(DataError, match=r"rollouts.jsonl:21: not a rollout: KeyError"):
+        file.write('{"sample": 0}\n')
+    with pytest.raises(DataError, match=r"rollouts.jsonl:21: not a rollout: unit: Field required"):
         build([run], tmp_path / "out", plots=False)
 
 
@@ -274,23 +279,24 @@ def test_text_has_the_contrast_of_wcag_aa(built, scheme):
         assert _contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
 
 
-def test_trials_of_a_live_task_are_walks_with_their_own_screens(tmp_path):
+def test_samples_of_a_live_task_are_rollouts_with_their_own_screens(tmp_path):
     from PIL import Image
 
     run = tmp_path / "run"
-    (run / "images").mkdir(parents=True)
+    log = RunLog(run, "pocket", {})
+    (run / "images").mkdir()
     digest = "ab" * 32
     Image.new("RGB", (16, 32)).save(run / "images" / f"{digest}.png")
     click = {"action": "click", "coordinate": [4, 8]}
     turn = {"index": 0, "screenshot": digest, "screen": [16, 32], "text": "x", "thought": None, "note": ""}
     rows = [
-        {"task": "buy-7", "goal": "Buy.", "ending": "finished", "success": trial == 0, "reason": "", "trial": trial}
+        {"unit": "buy-7", "sample": sample, "ended": "finished", "goal": "Buy.", "outcome": {"success": sample == 0}}
         | {"turns": [turn | {"action": click}, turn | {"index": 1, "action": None, "screenshot": "../../etc"}]}
-        for trial in (0, 1)
+        for sample in (0, 1)
     ]
-    (run / "rollouts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (run / "run.json").write_text(json.dumps({"kind": "pocket"}))
-    (run / "metrics.json").write_text(json.dumps({"success": 0.5, "interval": [0.1, 0.9], "n": 2, "unscored": 0}))
+    for row in rows:
+        log.line(row)
+    log.finish({"success": 0.5, "interval": [0.1, 0.9], "n": 2, "unscored": 0})
     _, (entry,) = entries_of(run, tmp_path / "out")
     assert entry["template"] == "buy"
     assert [(one["sample"], one["success"]) for one in entry["rollouts"]] == [(0, True), (1, False)]
@@ -301,3 +307,83 @@ def test_trials_of_a_live_task_are_walks_with_their_own_screens(tmp_path):
     build([run], tmp_path / "pages", plots=False)
     assert not (tmp_path / "pages" / "atlas.html").exists()
     assert "Tasks done" in (tmp_path / "pages" / "index.html").read_text()
+
+
+# ----------------------------------------------------------------------------------------------------------- in words
+
+
+@pytest.mark.parametrize(
+    ("new", "interval", "p", "apart", "words"),
+    [
+        (0.502, (0.042, 0.101), 2.4e-6, True, "rl is 7.1 points [4.2, 10.1] ahead of start in live success: 50.2"),
+        (0.331, (-0.15, -0.05), 0.001, True, "rl is 10.0 points [5.0, 15.0] behind start in live success: 33.1"),
+        (
+            0.421,
+            (-0.05, 0.03),
+            0.81,
+            False,
+            "rl and start cannot be told apart in live success: -1.0 points [-5.0, +3.0]",
+        ),
+        (0.451, (-0.001, 0.05), 0.04, True, "rl is 2.0 points [-0.1, 5.0] ahead of start in live success: 45.1"),
+        (0.411, (-0.05, 0.01), 0.04, True, "rl is 2.0 points [-1.0, 5.0] behind start in live success: 41.1"),
+    ],
+)
+def test_a_difference_in_words(new, interval, p, apart, words):
+    text = said("start", "rl", Change("success", 0.431, new, interval, p, apart, 900)).replace("\u00a0", " ")
+    assert text.startswith(words)
+    assert text.endswith("on the same 900 tasks (p = " + f"{p:.2g}).")
+
+
+def test_the_overview_begins_with_the_difference(built):
+    text = " ".join("".join(Tags(built / "index.html").text).replace("\u00a0", " ").split())
+    assert (
+        "scores/second and scores/first cannot be told apart in episodes right to the end (TSR): +30.0 points [" in text
+    )
+
+
+def test_the_overview_says_where_nothing_can_be_compared(study, tmp_path):
+    build([study / "rl", study / "scores" / "first"], tmp_path / "out", plots=False)
+    assert "No two of these runs are compared" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_every_metric_has_a_name_and_a_sentence():
+    assert set(METRICS) <= set(names.NAMES)
+    assert all(names.words(metric) for metric in names.NAMES)
+
+
+def test_the_viewer_opens_on_what_shows_most(study, tmp_path):
+    _, entries = entries_of(study / "rl", tmp_path)
+    key, sample, t = telling(entries)
+    entry = next(one for one in entries if one["key"] == key)
+    rollout = next(one for one in entry["rollouts"] if one["sample"] == sample)
+    assert entry["signal"] == "kept"
+    assert t == next(turn["t"] for turn in rollout["turns"] if turn["outcome"] != "e")
+    assert any(all(turn["outcome"] == "e" for turn in one["turns"]) for one in entry["rollouts"])
+    dropped = [one for one in entries if one["signal"] != "kept"]
+    assert telling([*dropped, entry])[0] == key
+    assert telling([]) is None
+    live = {"key": "a", "live": True, "signal": None}
+    turns = [{"t": 0, "outcome": "l"}, {"t": 1, "outcome": "l"}]
+    fine, failed, slow = (
+        {"sample": n, "success": right, "ended": ended, "turns": turns}
+        for n, (right, ended) in enumerate([(True, "finished"), (False, "finished"), (False, "out_of_steps")])
+    )
+    assert telling([live | {"rollouts": [fine, slow, failed]}]) == ["a", 1, 1]
+
+
+def test_what_training_changed_in_words(study, tmp_path):
+    _, entries = entries_of(study / "rl", tmp_path)
+    found = learned(entries)
+    assert re.match(
+        r"Turns that agree with the expert: [\d.]+ % \[[\d., ]+\] in generation 0, [\d.]+ %", found["words"]
+    )
+    assert learned([entry for entry in entries if entry["generation"] == 0]) is None
+
+
+def test_the_recording_is_found_from_where_the_command_was_started(data, tmp_path, monkeypatch):
+    shutil.copytree(data, tmp_path / "work" / "data")
+    monkeypatch.chdir(tmp_path / "work")
+    run = training_run(Path("data"), Path("runs/rl"), generations=1, groups=2)
+    monkeypatch.chdir(tmp_path)
+    found = recording(discover([tmp_path / "work" / run])[0], None)
+    assert len(found.episodes) == 20

@@ -1,6 +1,7 @@
 """A bundle can be made twice, checked by anybody, and not be bent without the place being named."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -16,20 +17,22 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from agent.errors import DataError, GuiderailError, SetupError
-from launch.cli import app
-from launch.submission import archive
-from launch.submission.archive import Refused
-from launch.submission.board import board, pages
-from launch.submission.build import build
-from launch.submission.compare import compare
-from launch.submission.export import EXPORTS, SHEET, export
-from launch.submission.lint import lint
-from launch.submission.redact import Redactor
-from launch.submission.schema import Declarations, canonical
-from launch.submission.verify import verify
-from rl.live import live_score
-from rl.statistics import wilson
+from guiderail.agent.disk import locked, write_pieces
+from guiderail.agent.errors import DataError, GuiderailError, SetupError
+from guiderail.agent.shipped import SHIPPED
+from guiderail.launch.cli import app
+from guiderail.launch.submission import archive
+from guiderail.launch.submission.archive import Refused
+from guiderail.launch.submission.board import board, pages
+from guiderail.launch.submission.build import build
+from guiderail.launch.submission.compare import compare
+from guiderail.launch.submission.export import EXPORTS, SHEET, export
+from guiderail.launch.submission.lint import lint
+from guiderail.launch.submission.redact import Redactor
+from guiderail.launch.submission.schema import Declarations, canonical
+from guiderail.launch.submission.verify import verify
+from guiderail.rl.live.score import live_score
+from guiderail.rl.score.statistics import wilson
 
 
 def png(colour: int, size: tuple[int, int] = (8, 8)) -> bytes:
@@ -38,7 +41,7 @@ def png(colour: int, size: tuple[int, int] = (8, 8)) -> bytes:
     return file.getvalue()
 
 
-def live_run(folder: Path, outcomes: dict[str, list[bool | None]], kind: str = "android_world", **record) -> Path:
+def live_run(folder: Path, outcomes: dict[str, list[bool | None]], kind: str = "android-world", **record) -> Path:
     """A finished live run: task -> success per trial."""
     (folder / "images").mkdir(parents=True)
     rows = []
@@ -59,25 +62,30 @@ def live_run(folder: Path, outcomes: dict[str, list[bool | None]], kind: str = "
                 }
                 for i, shot in enumerate(shots)
             ]
-            ending = "crashed" if success is None else "finished" if success else "out_of_steps"
+            ended = "crashed" if success is None else "finished" if success else "out_of_steps"
             reason = "adb died in /home/ann/emu/adb" if success is None else ""
-            row = {"task": task, "trial": trial, "goal": f"do {task}", "ending": ending, "success": success}
-            row |= {"template": task.split("_")[0]}
-            rows.append(row | {"reason": reason, "turns": turns})
-    scored = [row["success"] for row in rows if row["success"] is not None]
+            row = {"unit": task, "sample": trial, "ended": ended, "goal": f"do {task}", "reason": reason}
+            row |= {"outcome": None if success is None else {"success": success, "checked_by": "state"}}
+            rows.append(row | {"template": task.split("_")[0], "tries": 0, "turns": turns})
+    scored = [row["outcome"]["success"] for row in rows if row["outcome"] is not None]
     about = {
-        "kind": kind,
-        "command": ["evaluate", kind, "--model", "/home/ann/models/walker", "--token hf_abcdefghijklmnopqrstuv"],
-        "started": "2026-01-02T03:04:05Z",
-        "versions": {"python": "3.11", "commit": "abc"},
         "model": "/home/ann/models/walker",
         "voice": {"dialect": "guiderail"},
         "seed": 3,
         "repeats": max(map(len, outcomes.values())),
-        "max_steps": 10,
-        "world": kind,
+        "world": {"name": kind, "max_steps": 10},
     }
-    write(folder, about | record, rows, {"success": sum(scored) / len(scored) if scored else None, "n": len(scored)})
+    leg = {
+        "command": ["evaluate", kind, "--model", "/home/ann/models/walker", "--token hf_abcdefghijklmnopqrstuv"],
+        "started": "2026-01-02T03:04:05Z",
+        "seconds": 61.5,
+        "versions": {"python": "3.11"},
+        "commit": "abc",
+        "dirty": False,
+        "about": about | record,
+    }
+    metrics = {"success": sum(scored) / len(scored) if scored else None, "n": len(scored)}
+    write(folder, {"version": 2, "kind": kind, "legs": [leg]}, rows, metrics)
     return folder
 
 
@@ -94,15 +102,25 @@ def sop_run(folder: Path, matched: dict[str, tuple[int, int]], crashed: tuple[st
             for i, ok in enumerate(exact)
         ]
         ended = "crashed" if name in crashed else "finished" if right == steps else "mismatch"
-        rows.append({"episode_id": name, "sample": 0, "steps": steps, "ended": ended, "turns": turns})
+        rows.append({"unit": name, "sample": 0, "steps": steps, "ended": ended, "turns": turns})
     fine = [name for name in matched if name not in crashed]
     from dataclasses import asdict
 
-    from envs.match import GUIDERAIL
+    from guiderail.envs.recordings.match import GUIDERAIL
 
-    record = {"kind": "sop", "model": "m", "voice": {"dialect": "guiderail"}, "seed": 0, "rules": asdict(GUIDERAIL)}
+    about = {"model": "m", "voice": {"dialect": "guiderail"}, "seed": 0, "rules": asdict(GUIDERAIL)}
+    about |= {"data": {"path": "d", "digest": "0" * 64}}
+    leg = {
+        "command": [],
+        "started": None,
+        "seconds": None,
+        "versions": {},
+        "commit": None,
+        "dirty": None,
+        "about": about,
+    }
     tsr = sum(matched[name][0] == matched[name][1] for name in fine) / len(fine)
-    write(folder, record | {"data": {"path": "d"}}, rows, {"TSR": tsr, "n": len(fine)})
+    write(folder, {"version": 2, "kind": "sop", "legs": [leg]}, rows, {"TSR": tsr, "n": len(fine)})
     return folder
 
 
@@ -133,7 +151,7 @@ def packed(tmp_path: Path, members: dict[str, bytes], name: str = "b.zip") -> Pa
 def problems(tmp_path: Path, members: dict[str, bytes], resum: bool = True) -> list[tuple[str, str]]:
     """What verify says of these members, packed like a bundle; resum: with SHA256SUMS made to fit, as a forger would."""
     if resum:
-        members[archive.SUMS] = archive.sums(members)
+        members[archive.SUMS] = archive.sums(archive.digests(members))
     return [(p.place, p.what) for p in verify(packed(tmp_path, members)).problems]
 
 
@@ -167,7 +185,7 @@ def test_tasks_of_one_template_are_draws_from_it_as_in_the_run(tmp_path):
     run = live_run(tmp_path / "run", outcomes)
     manifest = verify(packed(tmp_path, build(run, Declarations()))).manifest
     rows = [json.loads(line) for line in (run / "rollouts.jsonl").read_text().splitlines()]
-    found = live_score(rows, {row["task"]: [f"task:{row['template']}"] for row in rows})
+    found = live_score(rows, {row["unit"]: [f"task:{row['template']}"] for row in rows})
     assert manifest.scores["interval"] == list(found["interval"])
     assert manifest.scores["by_group"]["B"] == {"success": 0.1, "n": 10}
     assert found["interval"][1] - found["interval"][0] < 0.7 * (wilson(11, 20)[1] - wilson(11, 20)[0])
@@ -261,24 +279,29 @@ def test_one_byte_of_a_screenshot(tmp_path, members):
 
 
 def test_one_success_flag(tmp_path, members):
-    bent = edited(members, 4, lambda row: row.update(success=True, ending="finished"))
+    bent = edited(members, 4, lambda row: row.update(outcome={"success": True}, ended="finished"))
     assert (archive.ATTEMPTS in {place for place, _ in problems(tmp_path, dict(bent), resum=False)}) is True
     found = dict(problems(tmp_path, bent))
-    assert "'b' trial 1: edited" in found["attempts.jsonl:4"]
+    assert "'b' sample 1: edited" in found["attempts.jsonl:4"]
     assert found["manifest.json scores.success"] == "claimed 0.6, the attempts give 0.8"
-    bent = edited(members, 4, lambda row: row.update(success=True))
-    assert "the ending is out_of_steps" in dict(problems(tmp_path, bent))["attempts.jsonl:4 success"]
+    bent = edited(members, 4, lambda row: row.update(outcome={"success": True}))
+    assert "it ended with out_of_steps" in dict(problems(tmp_path, bent))["attempts.jsonl:4 outcome"]
+    bent = edited(members, 4, lambda row: row.update(outcome=None))
+    assert "null exactly after a crash" in dict(problems(tmp_path, bent))["attempts.jsonl:4 outcome"]
+    bent = edited(members, 6, lambda row: row.update(outcome={"success": False}))
+    assert "null exactly after a crash" in dict(problems(tmp_path, bent))["attempts.jsonl:6 outcome"]
 
 
 def test_one_success_flag_of_a_walk_contradicts_its_verdicts(tmp_path):
     members = build(sop_run(tmp_path / "run", {"1": (4, 4), "2": (1, 4)}), Declarations())
-    bent = edited(members, 2, lambda row: row.update(success=True))
-    assert "its verdicts say False" in dict(problems(tmp_path, bent))["attempts.jsonl:2 success"]
+    bent = edited(members, 2, lambda row: row.update(outcome={"success": True}))
+    found = dict(problems(tmp_path, bent))["attempts.jsonl:2 outcome"]
+    assert "success is True; along a recording only the verdicts say, here False" in found
 
 
 def test_one_seed(tmp_path, members):
     bent = edited(members, 2, lambda row: row.update(seed=4))
-    assert dict(problems(tmp_path, bent))["attempts.jsonl:2 seed"] == "task 'a' trial 1: 4, the manifest declares 3"
+    assert dict(problems(tmp_path, bent))["attempts.jsonl:2 seed"] == "'a' sample 1: 4, the manifest declares 3"
 
 
 @pytest.mark.parametrize("key", ["success", "n", "unscored", "with_crashes_as_failures", "mean_over_tasks", "turns"])
@@ -292,9 +315,9 @@ def test_one_total(tmp_path, members, key):
 def test_an_attempt_left_out_or_made_twice(tmp_path, members):
     lines = members[archive.ATTEMPTS].decode().splitlines(keepends=True)
     short = members | {archive.ATTEMPTS: "".join(lines[1:]).encode()}
-    assert ("attempts.jsonl", "no attempt at 'a' trial 0, which is declared") in problems(tmp_path, short)
+    assert ("attempts.jsonl", "no attempt at 'a' sample 0, which is declared") in problems(tmp_path, short)
     twice = members | {archive.ATTEMPTS: "".join([lines[0], *lines]).encode()}
-    assert ("attempts.jsonl:2", "second attempt at 'a' trial 0") in problems(tmp_path, twice)
+    assert ("attempts.jsonl:2", "second attempt at 'a' sample 0") in problems(tmp_path, twice)
 
 
 def test_more_turns_than_the_budget(tmp_path, members):
@@ -302,8 +325,71 @@ def test_more_turns_than_the_budget(tmp_path, members):
     assert "2 turns, the budget is 1" in dict(problems(tmp_path, bent))["attempts.jsonl:1 turns"]
 
 
+def test_steps_and_samples_cannot_be_renumbered(tmp_path, members):
+    bent = edited(members, 1, lambda row: row.update(start=0))
+    found = dict(problems(tmp_path, bent))
+    assert "only a single step of a recording has a start" in found["attempts.jsonl:1 start"]
+    assert "'a/0' sample 0 is not declared" in " ".join(what for _, what in problems(tmp_path, bent))
+    bent = edited(members, 1, lambda row: row["turns"][1].update(index=5))
+    assert "turns are not numbered 0, 1, 2" in dict(problems(tmp_path, bent))["attempts.jsonl:1 turns"]
+
+
 @pytest.mark.parametrize(
-    "line", ['{"task": 1}', "{", "[" * 100_000, '{"a":1,"a":2}', '{"seed":NaN}', "\udcff", "null", '{"turns":[{}]}']
+    ("change", "what"),
+    [
+        ({"outcome": {"success": 1}}, "outcome.success: Input should be a valid boolean"),
+        ({"outcome": {"success": True, "progress": 1.5}}, "outcome.progress: Input should be less than or equal to 1"),
+        ({"outcome": {"success": True, "checked_by": "me"}}, "outcome.checked_by: Input should be 'state'"),
+        ({"outcome": {"success": True, "bonus": 1}}, "outcome.bonus: Extra inputs are not permitted"),
+        ({"ended": "won"}, "ended: Input should be 'finished'"),
+        ({"sample": -1}, "sample: Input should be greater than or equal to 0"),
+        ({"unit": "u" * 1001}, "unit: String should have at most 1000 characters"),
+        ({"success": True}, "success: Extra inputs are not permitted"),
+    ],
+)
+def test_a_line_is_held_to_its_schema(tmp_path, members, change, what):
+    bent = edited(members, 1, lambda row: row.update(change))
+    assert any(place == "attempts.jsonl:1" and what in said for place, said in problems(tmp_path, bent))
+
+
+def test_a_number_beyond_floats_is_no_progress(tmp_path, members):
+    line = members[archive.ATTEMPTS].replace(b'"progress":null', b'"progress":1e999', 1)
+    assert line != members[archive.ATTEMPTS]
+    found = dict(problems(tmp_path, members | {archive.ATTEMPTS: line}))
+    assert "1e999 is too large a number" in found["attempts.jsonl:1"]
+
+
+def test_local_changes_and_legs_are_told(tmp_path):
+    run = live_run(tmp_path / "run", OUTCOMES)
+    record = json.loads((run / "run.json").read_text())
+    (leg,) = record["legs"]
+    for second, commit, said in (
+        ({"dirty": True}, "abc", "local changes"),
+        ({"commit": "def"}, None, "no source commit"),
+    ):
+        (run / "run.json").write_text(json.dumps(record | {"legs": [leg | {"seconds": None}, leg | second]}))
+        checked = verify(packed(tmp_path, build(run, Declarations())))
+        assert checked.manifest.provenance["commit"] == commit
+        assert [one["seconds"] for one in checked.manifest.provenance["legs"]] == [None, 61.5]
+        assert said in "\n".join(lint(checked))
+
+
+@pytest.mark.parametrize("model", ["tiny-sft", None])
+def test_the_weights_of_a_shipped_model_are_hashed_and_of_no_model_nothing(tmp_path, monkeypatch, model):
+    (tmp_path / "model.safetensors").write_bytes(b"a file beside the command, no model of this run")
+    monkeypatch.chdir(tmp_path)
+    checked = verify(packed(tmp_path, build(live_run(tmp_path / "run", OUTCOMES, model=model), Declarations())))
+    found = checked.manifest.provenance["weights"]
+    if model is None:
+        assert found is None
+    else:
+        weights = (SHIPPED[model] / "model.safetensors").read_bytes()
+        assert found["model.safetensors"] == hashlib.sha256(weights).hexdigest()
+    assert ("no weight hashes" in "\n".join(lint(checked))) == (model is None)
+
+
+@pytest.mark.parametrize(
+    "line", ['{"unit": 1}', "{", "[" * 100_000, '{"a":1,"a":2}', '{"seed":NaN}', "\udcff", "null", '{"turns":[{}]}']
 )
 def test_a_line_that_is_no_attempt(tmp_path, members, line):
     bent = members | {archive.ATTEMPTS: members[archive.ATTEMPTS] + line.encode("utf-8", "surrogateescape") + b"\n"}
@@ -358,7 +444,7 @@ def hostile(kind: str, tmp_path: Path, members: dict[str, bytes]) -> Path:
             "not a picture": b"GIF89a" * 20,
         }[kind]
         members = members | {f"screenshots/{hashlib.sha256(data).hexdigest()}.png": data}
-        members[archive.SUMS] = archive.sums(members)
+        members[archive.SUMS] = archive.sums(archive.digests(members))
         archive.write(path, members)
         return path
     archive.write(path, members)
@@ -500,7 +586,7 @@ def test_export_for_the_other_boards(tmp_path):
     table = export(web, "csv")["attempts.csv"].splitlines()
     assert len(table) == 7
     assert table[-1].startswith("c,1,3,,crashed,2,10,c,")
-    assert set(EXPORTS) == {"android-world", "screenspot-pro", "browsergym", "hf-eval", "csv"}
+    assert set(EXPORTS) == {"android-world", "mobilegym", "screenspot-pro", "browsergym", "hf-eval", "csv"}
 
 
 def test_export_for_screenspot_pro(tmp_path):
@@ -508,16 +594,17 @@ def test_export_for_screenspot_pro(tmp_path):
     members = build(folder, Declarations(link="https://x"))
     for number, group in enumerate(("Dev text", "Dev icon", "OS text"), 1):
         members = edited(members, number, lambda row, group=group: row.update(group=group))
-    manifest = json.loads(members[archive.MANIFEST]) | {"kind": "screenspot", "rules": None}
+    manifest = json.loads(members[archive.MANIFEST]) | {"kind": "screenspot"}
     lines = members[archive.ATTEMPTS].splitlines()
     for claim, line in zip(manifest["attempts"], lines, strict=True):
         claim["sha256"] = hashlib.sha256(line).hexdigest()
-    from launch.submission.schema import Attempt, parse
-    from launch.submission.scores import numbers
+    from guiderail.launch.submission.facts import facts
+    from guiderail.launch.submission.schema import Attempt, parse
+    from guiderail.launch.submission.scores import numbers
 
-    manifest["scores"] = numbers("screenspot", [parse(Attempt, line) for line in lines], None)
+    manifest["scores"] = numbers("screenspot", [facts(parse(Attempt, line)) for line in lines], None)
     members[archive.MANIFEST] = json.dumps(manifest).encode()
-    members[archive.SUMS] = archive.sums(members)
+    members[archive.SUMS] = archive.sums(archive.digests(members))
     made = export(verify(packed(tmp_path, members)), "screenspot-pro")
     results = json.loads(made["leaderboard.json"])["m"]["results"]
     assert results["group"] == {"Dev": {"text": 100.0, "icon": 0.0, "avg": 50.0}, "OS": {"text": 100.0, "avg": 100.0}}
@@ -550,10 +637,10 @@ def test_a_board_ranks_what_verifies_and_escapes_what_it_shows(tmp_path):
         archive.write(out / f"{len(name)}.zip", build(run, Declarations(), name))
     (out / "broken.zip").write_bytes(b"no")
     bent = edited(build(tmp_path / "5", Declarations()), 1, lambda row: row.update(seed=8))
-    bent[archive.SUMS] = archive.sums(bent)
+    bent[archive.SUMS] = archive.sums(archive.digests(bent))
     archive.write(out / "bent.zip", bent)
     content = board(out)
-    assert [row["name"] for row in content["worlds"]["android_world"]] == [evil, "plain"]
+    assert [row["name"] for row in content["worlds"]["android-world"]] == [evil, "plain"]
     assert {row["file"] for row in content["refused"]} == {"broken.zip", "bent.zip"}
     made = pages(content)
     for name in ("index.html", "README.md"):
@@ -566,7 +653,7 @@ def test_a_board_ranks_what_verifies_and_escapes_what_it_shows(tmp_path):
 
 
 def test_the_published_rows_are_whole():
-    from launch.submission.published import published
+    from guiderail.launch.submission.published import published
 
     rows = published()
     assert len(rows) == 24
@@ -620,3 +707,43 @@ def test_recordings_bring_their_screenshots_and_show_an_overlap(tmp_path):
         app, ["submit", "build", str(run), "--out", str(plain), "--data", str(tmp_path / "other")]
     )
     assert "is not the data of this run" in str(wrong.exception)
+
+
+def test_a_persons_help_is_no_part_of_an_evaluation(tmp_path, members):
+    bent = edited(members, 1, lambda row: row["turns"][0].update(by="person"))
+    assert "an evaluation is the agent's alone" in dict(problems(tmp_path, bent))["attempts.jsonl:1 outcome"]
+
+
+def test_a_run_that_is_being_written_is_not_bundled(tmp_path, run):
+    with locked(run):
+        said = CliRunner().invoke(app, ["submit", "build", str(run), "--out", str(tmp_path / "b.zip")]).exception
+    assert f"{run} is being written by another process" in str(said)
+    assert not (tmp_path / "b.zip").exists()
+
+
+def test_a_bundle_is_there_whole_or_not_at_all(tmp_path, run, monkeypatch):
+    def full(path, pieces):
+        def torn():
+            yield next(iter(pieces))
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        write_pieces(path, torn())
+
+    monkeypatch.setattr(archive, "write_pieces", full)
+    said = CliRunner().invoke(app, ["submit", "build", str(run), "--out", str(tmp_path / "new" / "b.zip")]).exception
+    assert "no space left on the disk" in str(said)
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_folders_are_written_by_one_process_and_each_command_says_the_next(tmp_path, run):
+    def call(*words: object):
+        return CliRunner().invoke(app, ["submit", *map(str, words)])
+
+    bundle, board = tmp_path / "b.zip", tmp_path / "board"
+    assert f"next: guiderail submit verify {bundle}" in call("build", run, "--out", bundle).stderr
+    assert f"next: guiderail submit lint {bundle}" in call("verify", bundle).stderr
+    assert f"next: guiderail submit export {bundle} --to BOARD" in call("lint", bundle).stderr
+    for words in (["board", tmp_path], ["export", bundle, "--to", "csv"]):
+        with locked(board):
+            assert "is being written by another process" in str(call(*words, "--out", board).exception)
+        assert call(*words, "--out", board).exit_code == 0

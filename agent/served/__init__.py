@@ -1,0 +1,1 @@
+"""A policy behind a server: any OpenAI-compatible one, and vLLM's own protocol."""

@@ -1,0 +1,1 @@
+"""Recording by hand: what a person does on any device becomes a recording."""

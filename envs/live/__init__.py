@@ -1,0 +1,1 @@
+"""Contracts of live worlds: device, task, world, attempt."""

@@ -1,0 +1,1 @@
+"""Pocket behind the real adb client: daemon, shell, tools, file transfer."""

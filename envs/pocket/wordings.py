@@ -1,0 +1,248 @@
+"""Other words for the goals of `templates`, for style "phone". A blank in braces is a parameter of the template.
+
+Tasks of the split "train" never use the last HELD_BACK wordings of a template; all wordings occur in "test" and "heldout".
+"""
+
+from __future__ import annotations
+
+import random
+
+HELD_BACK = 2
+
+WORDINGS: dict[str, tuple[str, ...]] = {
+    "toggle": (
+        "Turn {a_to} {a}.",
+        "Switch {a} {a_to}.",
+        "Please turn {a} {a_to}.",
+        "In the settings, switch {a_to} {a}.",
+        "I want {a} to be {a_to}.",
+        "Make sure that {a} is {a_to}.",
+        "Can you turn {a_to} {a} for me?",
+    ),
+    "toggle_two": (
+        "Turn {a_to} {a} and turn {b_to} {b}.",
+        "Switch {a} {a_to} and {b} {b_to}.",
+        "Please turn {a} {a_to}, and {b} {b_to}.",
+        "In the settings, {a} should be {a_to} and {b} should be {b_to}.",
+        "I need {a} {a_to}. I also need {b} {b_to}.",
+        "Set {b} to {b_to} and {a} to {a_to}.",
+    ),
+    "ringtone": (
+        "Open Settings and set the ringtone to {a}.",
+        "Change my ringtone to {a}.",
+        "Use {a} as the ringtone.",
+        "My phone should ring with the sound {a}.",
+        "Go to Settings and choose the ringtone {a}.",
+        "I would like {a} as my ringtone.",
+    ),
+    "update": (
+        "Check for an update.",
+        "See whether there is an update for this phone.",
+        "Look for a system update.",
+        "Is my phone up to date? Run the check.",
+        "Start the update check in the settings.",
+        "Have the phone search for updates.",
+    ),
+    "call": (
+        "Call {a}.",
+        "Give {a} a call.",
+        "Please phone {a}.",
+        "Ring {a} for me.",
+        "Start a call to {a}.",
+        "I have to speak to {a}. Make the call.",
+        "Use Contacts to call {a}.",
+    ),
+    "call_two": (
+        "Call {a} and {b}.",
+        "Give {a} and {b} a call.",
+        "Please phone both {a} and {b}.",
+        "Ring {a}, then ring {b}.",
+        "I have to speak to {a} and to {b}. Call each of them once.",
+        "Make a call to {b} and one to {a}.",
+    ),
+    "star": (
+        "Open Contacts and star {a}.",
+        "Make {a} a favourite contact with a star.",
+        "Star {a} in my contacts.",
+        "Put a star on the contact {a}.",
+        "In Contacts, give {a} a star.",
+        "I want {a} starred.",
+    ),
+    "message": (
+        "Send {t} to {a}.",
+        'Send the message "{t}" to {a}.',
+        "Text {a}: {t}",
+        'Write "{t}" to {a} and send it.',
+        "In Messages, send {a} the words {t}.",
+        'Let {a} have a message that says "{t}".',
+    ),
+    "message_two": (
+        "Send {t} to {a} and {b}.",
+        'Send the message "{t}" to {a} and to {b}.',
+        "Text both {a} and {b}: {t}",
+        'Write "{t}" to {a}, then the same to {b}.',
+        'Both {b} and {a} should get a message that says "{t}".',
+        'I want {a} and {b} each to receive the text "{t}".',
+    ),
+    "call_and_add": (
+        "Call {a} and add {t} to the basket.",
+        "Give {a} a call, and put {t} into the shopping basket.",
+        "Please phone {a}. Also add {t} to my basket.",
+        "Put {t} into the basket of the shop and ring {a}.",
+        "I have to call {a} and to get {t} into my basket.",
+        "Add {t} to the basket in Shop, then call {a}.",
+    ),
+    "share_code": (
+        "Send the code of {a} to {b}.",
+        "Look up the code of {a} and send it to {b}.",
+        "{b} needs the code that {a} sent me. Pass it on.",
+        "Text {b} the code of {a}.",
+        "Find the code in the messages of {a} and send only the code to {b}.",
+        "Forward to {b} the code that {a} has.",
+    ),
+    "tell_code": (
+        "What is the code of {a}?",
+        "Tell me the code of {a}.",
+        "Which code did {a} send me?",
+        "I need the code of {a}. What is it?",
+        "Look into Messages: what code does {a} have?",
+        "Read me the code that {a} wrote.",
+    ),
+    "note": (
+        "Write a note with the title {a}.",
+        'Create a note titled "{a}".',
+        "Make a new note and call it {a}.",
+        'Add a note to Notes. Its title is "{a}".',
+        "I need a new note named {a}.",
+        'Save a note under the title "{a}".',
+    ),
+    "code_note": (
+        "Write the code of {a} as a note title.",
+        "Make a note whose title is the code of {a}.",
+        "Save the code of {a} as the title of a new note.",
+        "Look up the code of {a} and keep it as a note title.",
+        "Create a note titled with the code that {a} sent me.",
+        "In Notes, add a note. Its title is the code of {a}.",
+    ),
+    "delete_note": (
+        "Open the note {a} and delete it.",
+        'Delete the note "{a}" after you have opened it.',
+        "Go into the note {a}, then delete it from its menu.",
+        'Open "{a}" in Notes and remove it.',
+        "I no longer need the note {a}. Open it and delete it.",
+        "Show the note {a}, then get rid of it.",
+    ),
+    "drop_note": (
+        "Hold the note {a} and delete it.",
+        'Long press the note "{a}" and delete it.',
+        "In the list of notes, hold {a} until you can delete it, and do so.",
+        "Remove the note {a} by a long press.",
+        "Press and hold the note {a}, then delete it.",
+        'Delete "{a}" from the list of notes with a long press.',
+    ),
+    "alarm": (
+        "Set an alarm at {a}.",
+        "Wake me at {a}.",
+        "Add an alarm for {a}.",
+        "I need an alarm at {a}.",
+        "Create a new alarm: {a}.",
+        "Please have the clock ring at {a}.",
+        "Put an alarm for {a} into Clock.",
+    ),
+    "flip_alarm": (
+        "Turn {a_to} the alarm at {a}.",
+        "Switch the {a} alarm {a_to}.",
+        "Please turn the alarm for {a} {a_to}.",
+        "The alarm at {a} should be {a_to}.",
+        "In Clock, switch {a_to} the alarm at {a}.",
+        "I want the {a} alarm to be {a_to}.",
+    ),
+    "drop_alarm": (
+        "Delete the alarm at {a}.",
+        "Remove the {a} alarm.",
+        "Please delete the alarm for {a} from Clock.",
+        "I do not need the alarm at {a} any more. Delete it.",
+        "Get rid of the alarm at {a}.",
+        "Take the {a} alarm off the list.",
+    ),
+    "add": (
+        "Add {a} to the basket.",
+        "Put {a} into my basket.",
+        "In Shop, add {a} to the basket.",
+        "I need {a} in the shopping basket.",
+        "Place {a} in the basket, but do not pay.",
+        "Get {a} into the basket of the shop.",
+        "Please add one {a} to the basket.",
+    ),
+    "add_two": (
+        "Add {a} and {b} to the basket.",
+        "Put {a} and {b} into my basket.",
+        "In Shop, add both {a} and {b} to the basket.",
+        "I need {b} and {a} in the shopping basket.",
+        "Place {a} in the basket, then {b}. Do not pay.",
+        "Get {a} as well as {b} into the basket.",
+    ),
+    "add_three": (
+        "Add {a} and {b} and {c} to the basket.",
+        "Put {a}, {b} and {c} into my basket.",
+        "In Shop, add {a}, {b} and {c} to the basket.",
+        "I need {c}, {a} and {b} in the shopping basket.",
+        "Place these in the basket: {a}, {b}, {c}.",
+        "Get {a}, {b} as well as {c} into the basket.",
+    ),
+    "quantity": (
+        "Add {a} to the basket {times}.",
+        "Put {a} into my basket {times}.",
+        "In Shop, add {a} {times}.",
+        "I need {a} in the basket, {count} of it.",
+        "Place {count} x {a} in the shopping basket.",
+        "Get {count} of {a} into the basket.",
+    ),
+    "buy": (
+        "Buy {a}.",
+        "Order {a} in the shop and pay.",
+        "Please buy {a} for me.",
+        "Get {a} in Shop: put it into the basket and pay.",
+        "Purchase {a}, and nothing else.",
+        "I want to buy {a}. Pay for it too.",
+    ),
+    "search": (
+        "Open Shop and search for {a}.",
+        "Search the shop for {a}.",
+        "Look for {a} in Shop.",
+        "Use the search in Shop to find {a}.",
+        "Find {a} with the search of the shop.",
+        "In Shop, type {a} into the search and start it.",
+    ),
+    "play": (
+        "Play {a}.",
+        "Start the song {a}.",
+        "Put on {a}.",
+        "I want to hear {a}.",
+        "In Music, play the song {a}.",
+        'Please play "{a}" now.',
+    ),
+    "queue_two": (
+        "Put {a} and {b} into the queue.",
+        "Queue {a} and {b}.",
+        "Add {a} and {b} to the queue in Music.",
+        "The songs {a} and {b} should come next: queue both.",
+        "Line up {a} and {b}.",
+        "Place both {b} and {a} in the queue.",
+    ),
+    "like": (
+        "Like {a}.",
+        "Give the song {a} a like.",
+        "Mark {a} as liked.",
+        "I like {a}. Say so in Music.",
+        'Like the song "{a}" in Music.',
+        "In Music, press like for {a}.",
+    ),
+}
+
+
+def wording(template: str, seed: int, split: str) -> str:
+    """The wording of a task's goal, drawn from its seed."""
+    known = WORDINGS[template]
+    known = known[:-HELD_BACK] if split == "train" else known
+    return random.Random(f"wording-{seed}-{template}").choice(known)

@@ -1,0 +1,1 @@
+"""guiderail evaluate: recordings, live worlds, and scoring recorded answers again."""

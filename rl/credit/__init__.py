@@ -1,0 +1,1 @@
+"""From a group of rollouts to samples with advantages. Pure arithmetic, no torch."""

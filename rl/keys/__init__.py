@@ -1,0 +1,1 @@
+"""Which keys and values the training section of a config may have, known without importing TRL or torch."""

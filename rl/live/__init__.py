@@ -1,0 +1,1 @@
+"""Live attempts as work: jobs, journal, workers, score."""

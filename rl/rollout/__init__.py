@@ -1,0 +1,1 @@
+"""How experience is sampled: many rollouts over one policy, one generation at a time."""

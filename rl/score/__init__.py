@@ -1,0 +1,1 @@
+"""The numbers: SOP, single steps, likelihood, metric profiles, statistics."""

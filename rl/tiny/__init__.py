@@ -1,0 +1,1 @@
+"""The recipe of the small models that come with the package."""

@@ -1,0 +1,70 @@
+"""The model to train, and whether the recordings fit into its prompt budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig
+from transformers import TrainingArguments
+
+from guiderail.agent.dialogue import Dialogue
+from guiderail.agent.errors import PromptTooLong, SetupError
+from guiderail.agent.local.encode import Encoder
+from guiderail.agent.local.loading import load_model, with_adapter
+from guiderail.agent.types import Episode
+from guiderail.envs.recordings.replay import expert_prompt
+
+
+def trainable_model(
+    path: str | Path,
+    args: TrainingArguments,
+    *,
+    adapter: str | Path | None = None,
+    lora: LoraConfig | None = None,
+    freeze_vision: bool = False,
+    dtype: str = "auto",
+) -> Any:
+    """The model to train, on the CPU; make `args` first (ZeRO-3 shards while loading). `lora` is adjusted in place.
+
+    dtype "auto": float32 on a CPU and for full fine-tuning without DeepSpeed, whose optimizer would lose small updates
+    in bfloat16; else the checkpoint's own.
+    """
+    if adapter is not None and lora is not None:
+        raise SetupError("model.adapter continues an adapter and model.lora starts one; give one of them")
+    full = adapter is None and lora is None
+    if dtype == "auto" and (args.use_cpu or (full and not args.deepspeed)):
+        dtype = "float32"
+    if args.deepspeed:
+        import deepspeed
+
+        # ZeRO-3 reads its world size while the model loads; on CPUs DeepSpeed does not know it by then.
+        deepspeed.init_distributed("gloo" if args.use_cpu else None, auto_mpi_discovery=False, verbose=False)
+    model = load_model(path, "cpu", dtype)
+    # Loading under ZeRO-3 also keeps renamings that matched nothing; saving would then apply them backwards.
+    conversions = getattr(model, "_weight_conversions", None)
+    if conversions is not None:
+        model._weight_conversions = [c for c in conversions if c.was_used()]
+    if freeze_vision:
+        model.model.visual.requires_grad_(False)
+        if lora is not None and lora.exclude_modules is None:
+            lora.exclude_modules = r".*\bvisual\b.*"
+    if adapter is not None:
+        model = with_adapter(model, adapter, path, trainable=True)
+    return model
+
+
+def check_budget(episodes: Sequence[Episode], dialogue: Dialogue, encoder: Encoder) -> None:
+    """SetupError before training when even the experts' own words do not fit the prompt budget, with one that fits them."""
+    tokens, where = 0, ""
+    for episode in sorted(episodes, key=lambda e: len(e.steps), reverse=True)[:8]:
+        try:
+            encoder.prompt(expert_prompt(episode, len(episode.steps) - 1, dialogue))
+        except PromptTooLong as error:
+            tokens, where = max((tokens, where), (error.tokens, f"{episode.source}, {len(episode.steps)} steps"))
+    if tokens:
+        raise SetupError(
+            f"{where}: the last prompt has {tokens} tokens, the limit is {encoder.max_prompt_tokens}; add to the command "
+            f"model.max_prompt_tokens={-(-tokens // 100) * 100}, or lower model.images or model.max_pixels"
+        )

@@ -1,0 +1,1 @@
+raise ImportError("the real package needs Playwright here")

@@ -1,0 +1,83 @@
+"""guiderail data think against a stand-in server, as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("openai")
+
+from guiderail.agent.errors import SetupError
+from guiderail.agent.types import Completion, Prompt, Turn
+from guiderail.envs.recordings.episodes import load_episodes
+from guiderail.launch.cli import app
+from guiderail.patch.off_policy import load_thoughts, off_policy
+from tests.agent.served.test_openai import Server, said, server
+
+__all__ = ["server"]
+
+
+def call(*words: object, code: int = 0) -> dict:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
+    return json.loads(result.stdout)
+
+
+def test_the_cost_is_told_then_a_store_is_filled_and_gone_on_with(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    data, store = tmp_path / "data", tmp_path / "deep" / "thoughts.jsonl"
+    CliRunner().invoke(app, ["record", "pocket", "--episodes", "3", "--out", str(data)], catch_exceptions=False)
+    episodes = load_episodes(data).episodes
+    steps = sum(len(episode.steps) for episode in episodes)
+    words = ["data", "think", data, "--server", server.url, "--model", "m", "--out", store, "--json"]
+
+    told = call(*words, "--price-in", 2, "--price-out", 10)
+    assert (told["to_ask"], told["asked"]) == (steps, False)
+    assert told["price_at_most"] == pytest.approx((2 * told["tokens_read"] + 10 * 160 * steps) / 1e6)
+    assert not server.bodies
+    assert not store.exists()
+
+    server.reply = lambda body: (200, said("I tap it" if len(server.bodies) > 2 else "<think></think>"))
+    first = call(*words, "--limit", 1, "--yes")
+    assert first["written"] == first["to_ask"] == len(episodes[0].steps)
+    pictures = [part for part in server.bodies[0]["messages"][1]["content"] if part["type"] == "image_url"]
+    assert len(pictures) == 2
+    asked = len(server.bodies)
+    rest = call(*words, "--yes")
+    assert (rest["held"], rest["written"]) == (first["written"], steps - first["written"])
+    assert len(server.bodies) == asked + rest["to_ask"]
+    assert len(load_thoughts(store)) == steps
+    assert call(*words, "--yes")["to_ask"] == 0
+    assert len(server.bodies) == asked + rest["to_ask"]
+
+    turn = Turn(0, Prompt(()), Completion(""), None, None)
+    assert off_policy(load_thoughts(store))(episodes[0], turn).thought == "I tap it"  # type: ignore[union-attr]
+
+
+def test_refused_thoughts_are_counted_and_nothing_written_is_an_ending_of_its_own(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    CliRunner().invoke(app, ["record", "pocket", "--episodes", "1", "--out", str(tmp_path / "data")])
+    server.reply = lambda body: (200, said("a </think> b"))
+    words = [
+        "data",
+        "think",
+        tmp_path / "data",
+        "--server",
+        server.url,
+        "--out",
+        tmp_path / "t.jsonl",
+        "--json",
+        "--yes",
+    ]
+    found = call(*words, "--model", "m", code=4)
+    assert found["refused"] == {"not read back as it is": found["to_ask"]}
+    result = CliRunner().invoke(app, [str(word) for word in [*words, "--model", "nobody"]])
+    assert isinstance(result.exception, SetupError)
+    assert "does not serve 'nobody'" in str(result.exception)

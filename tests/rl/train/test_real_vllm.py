@@ -1,0 +1,290 @@
+"""With the real vLLM on the CPU, in an environment of its own: $GUIDERAIL_VLLM, made by `guiderail setup vllm --cpu`."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+from peft import LoraConfig, get_peft_model
+
+from guiderail.agent.errors import EnvCrashed, SetupError
+from guiderail.agent.local.loading import load_encoder, load_model
+from guiderail.agent.local.policy import LocalPolicy, load_policy
+from guiderail.agent.local.vision import VisionStore
+from guiderail.agent.policy import Request, Sampling
+from guiderail.agent.served.vllm.client import Server
+from guiderail.agent.served.vllm.policy import VLLMPolicy
+from guiderail.agent.served.vllm.servers import ServerEngine
+from guiderail.agent.served.vllm.setting_up import Start, environment
+from guiderail.agent.served.waiting import Failed
+from guiderail.rl.config import Rollout
+from guiderail.rl.score.likelihood import teacher_forced
+from guiderail.rl.tiny.model import build_tiny
+from guiderail.rl.train.vllm_probe import Inspector
+from guiderail.rl.train.weights_out import write_adapter, write_weights
+from tests.agent.local.test_policy import TEXTS, prompt
+
+PROGRAM = environment() / "bin" / "vllm"
+ROOT = Path(__file__).parents[3]
+SMALL = {"layers": 2, "vision_layers": 2, "width": 64, "vision_width": 64}
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not PROGRAM.is_file(), reason="needs vLLM: guiderail setup vllm --cpu, then export GUIDERAIL_VLLM=FOLDER"
+    ),
+]
+QUIET = {
+    "VLLM_SERVER_DEV_MODE": "1",
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "TORCHDYNAMO_DISABLE": "1",  # else its CPU kernels are compiled for minutes
+    "HF_HUB_OFFLINE": "1",
+}
+START_SECONDS = float(os.environ.get("GUIDERAIL_VLLM_SECONDS", "600"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return untied(tmp_path_factory.mktemp("real") / "tiny")
+
+
+def untied(folder: Path) -> Path:
+    """A tiny model whose output layer is not tied to the embeddings. On a CPU, vLLM 0.31 copies a tied layer once, at the start,
+    and new weights never reach the copy. On a GPU it makes no copy."""
+    build_tiny(folder, TEXTS, "qwen3_vl", **SMALL)  # type: ignore[arg-type]
+    model = load_model(folder, "cpu", "float32")
+    for config in (model.config, model.config.text_config):
+        config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    model.save_pretrained(folder)
+    return folder
+
+
+def start(folder: Path, log: Path, **more: Any) -> tuple[subprocess.Popen[bytes], str]:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    words = Start(str(folder), 4096, 4, dtype="float32", port=port, **more).arguments()
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [str(PROGRAM), *words, "--enforce-eager", "--max-num-seqs", "16"],
+            env={**os.environ, **QUIET},
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    return process, f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def serving(folder: Path, log: Path, running: str, **more: Any) -> Iterator[str]:
+    """running: the variable that names a server which is up already, with the model of `folder`."""
+    if given := os.environ.get(running):
+        yield given
+        return
+    process, where = start(folder, log, **more)
+    server = Server(where)
+    end = time.monotonic() + START_SECONDS
+    try:
+        while True:
+            assert process.poll() is None, log.read_text()[-3000:]
+            assert time.monotonic() < end, log.read_text()[-3000:]
+            try:
+                server.wait_until_up(5)
+                break
+            except Failed:
+                time.sleep(1)
+        yield where
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(folder, tmp_path_factory.mktemp("log") / "vllm.log", "GUIDERAIL_VLLM_SERVER") as where:
+        yield where
+
+
+@pytest.fixture
+def ours(folder: Path, url: str, tmp_path: Path) -> LocalPolicy:
+    """The trainer's side; the server has its weights."""
+    local = unstored(folder)
+    load(local, url, tmp_path / "base")
+    return local
+
+
+def unstored(folder: Path) -> LocalPolicy:
+    """Its tower sees every picture anew, as a trained one does."""
+    local = load_policy(folder)
+    local.store = VisionStore(local.encoder, on=False)
+    return local
+
+
+def load(local: LocalPolicy, url: str, folder: Path) -> None:
+    """As a sync does it."""
+    write_weights(local.model, folder, True, None)
+    server = Server(url)
+    with server.paused():
+        server.load_weights(str(folder))
+        server.forget()
+
+
+def policy_on(url: str, local: LocalPolicy) -> VLLMPolicy:
+    engine = ServerEngine([Server(url)], local.encoder)
+    return VLLMPolicy(engine, local.encoder, "m", local.model.get_input_embeddings().weight.shape[0])
+
+
+def requests_of(policy: Any) -> list[Request]:
+    return [Request(prompt(policy.vision, i, screens=1 + i % 3), seed=i) for i in range(4)]
+
+
+def gap(policy: VLLMPolicy, local: LocalPolicy) -> float:
+    """Largest difference of a sampled token's log-probability, over answers to one to three pictures."""
+    asked = requests_of(policy)
+    rows = [row for row in map(policy.encode, asked) if row is not None]
+    answers = policy.engine.sample(rows, Sampling(1.0, 12), policy.stop)
+    return scored(local, asked, answers)
+
+
+def scored(local: LocalPolicy, asked: list[Request], answers: Any) -> float:
+    special, worst = set(local.encoder.special_ids), 0.0
+    local.model.eval()
+    for request, answer in zip(asked, answers, strict=True):
+        assert not isinstance(answer, EnvCrashed), answer
+        ids, logprobs = answer
+        ids = ids[: next((i for i, token in enumerate(ids) if token in special), len(ids))]
+        if not ids:
+            continue
+        with torch.no_grad():
+            [(here, _)] = teacher_forced(local, [(local.encoder.prompt(request.prompt), torch.tensor(ids))])
+        worst = max(worst, *(abs(a - b) for a, b in zip(here.tolist(), logprobs[: len(ids)], strict=True)))
+    return worst
+
+
+@torch.no_grad()
+def perturb(model: Any, share: float, part: str = "") -> None:
+    torch.manual_seed(3)
+    for name, weight in model.named_parameters():
+        if part in name:
+            weight.mul_(1 + share * torch.randn_like(weight))
+
+
+def test_a_prompt_with_pictures_is_read_as_the_trainer_reads_it(ours: LocalPolicy, url: str) -> None:
+    policy = policy_on(url, ours)
+    assert gap(policy, ours) < 1e-4
+    again = policy_on(url, ours)  # a client that has sent no picture yet, to a server that knows them
+    assert gap(again, ours) < 1e-4
+
+
+def test_new_weights_arrive(ours: LocalPolicy, url: str, tmp_path: Path) -> None:
+    policy, inspector = policy_on(url, ours), Inspector(1e-3)
+    inspector.inspect(policy, ours)
+    perturb(ours.model, 0.3)
+    assert gap(policy, ours) > 1e-2
+    load(ours, url, tmp_path / "new")
+    assert gap(policy, ours) < 1e-4
+    assert inspector.inspect(policy, ours)["probe_gap"] < 1e-4
+
+
+def test_updates_move_the_weights_of_both(folder: Path, url: str, tmp_path: Path) -> None:
+    from tests.rl.train.test_vllm_trainer import trained
+
+    rollout, encoder = Rollout(engine="vllm-server", server=url), load_encoder(folder, max_prompt_tokens=3000)
+    trainer = trained(folder, tmp_path, Sampling(1.0, 6), rollout, updates=3, encoder=encoder)
+    rows = [row for row in trainer.state.log_history if "vllm/probe_gap" in row]
+    assert len(rows) == 3
+    assert max(row["vllm/probe_gap"] for row in rows) < 1e-4
+    assert max(row["logprob_gap/max"] for row in trainer.state.log_history if "logprob_gap/max" in row) < 1e-3
+    before, after = load_model(folder, "cpu", "float32"), trainer.model
+    moved = [float((a - b).abs().max()) for a, b in zip(before.parameters(), after.parameters(), strict=True)]
+    assert max(moved) > 1e-3
+
+
+def test_a_lost_picture_is_sent_again(ours: LocalPolicy, url: str) -> None:
+    policy = policy_on(url, ours)
+    before = policy.complete(requests_of(policy), Sampling(1.0, 6))
+    Server(url)._quick("POST", "/reset_mm_cache")
+    assert policy.complete(requests_of(policy), Sampling(1.0, 6)) == before
+
+
+def test_an_adapter_with_the_tower(folder: Path, tmp_path: Path) -> None:
+    """Loading an adapter leaves features of the earlier one in the encoder's cache."""
+    where = serving(folder, tmp_path / "vllm.log", "GUIDERAIL_VLLM_LORA_SERVER", rank=8, tower=True)
+    with where as url:
+        _adapters(unstored(folder), url, tmp_path)
+
+
+def _adapters(ours: LocalPolicy, url: str, tmp_path: Path) -> None:
+    server, policy, inspector = Server(url), policy_on(url, ours), Inspector(1e-3)
+    ours.model = get_peft_model(ours.model, LoraConfig(r=4, lora_alpha=16, target_modules="all-linear"))
+    policy.engine.adapter = "trained"  # type: ignore[attr-defined]
+    step = iter(range(100))
+
+    def change(share: float, part: str = "lora_") -> None:
+        torch.manual_seed(3)
+        with torch.no_grad():
+            for key, weight in ours.model.named_parameters():
+                if "lora_" in key and part in key:
+                    weight.add_(share * torch.randn_like(weight))
+        write_adapter(ours.model, tmp_path / f"{(at := next(step))}", True)
+        server.load_adapter("trained", str(tmp_path / f"{at}"))
+        server._quick("POST", "/reset_prefix_cache")
+
+    change(0.05)
+    server.forget()
+    assert gap(policy, ours) < 1e-3
+    change(0.05)
+    assert gap(policy, ours) > 1e-2  # features of the earlier adapter
+    server.forget()
+    assert gap(policy, ours) < 1e-3
+    inspector.inspect(policy, ours)
+    for share in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2):
+        inspector.fill(policy)
+        change(share, "visual")
+        try:
+            inspector.inspect(policy, ours)
+        except SetupError as error:
+            print(f"seen at {share}: {error}")
+            break
+    else:
+        pytest.fail("features of earlier weights were not seen")
+    server.forget()
+    inspector.inspect(policy, ours)
+
+
+def test_a_training_run_through_the_command_line(folder: Path, url: str, tmp_path: Path) -> None:
+    def call(*words: object) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "guiderail.launch.cli", *map(str, words)], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    call("record", "pocket", "--episodes", 4, "--out", tmp_path / "data")
+    model = [f"model.path={folder}", f"data.train={tmp_path / 'data'}", "model.max_new_tokens=8"]
+    small = ["method.groups=2", "method.rollouts=2", "method.spread_of=none", "method.tries=1", "training.max_steps=2"]
+    small += ["training.gradient_accumulation_steps=1", "training.steps_per_generation=1", "model.freeze_vision=false"]
+    small += ["model.max_prompt_tokens=3000", "training.learning_rate=1e-3"]
+    where = ["rollout.engine=vllm-server", f"rollout.server={url}"]
+    call("train", "tiny_semi_online", *model, *small, *where, "--out", tmp_path / "run")
+    rows = json.loads((tmp_path / "run" / "checkpoint-2" / "trainer_state.json").read_text())["log_history"]
+    gaps = [row["vllm/probe_gap"] for row in rows if "vllm/probe_gap" in row]
+    assert len(gaps) == 2
+    assert max(gaps) < 1e-4
+    lines = (tmp_path / "run" / "rollouts.jsonl").read_text().splitlines()
+    assert any(turn["token_ids"] for line in lines for turn in json.loads(line)["turns"])
