@@ -20,6 +20,7 @@ TILE = 32768  # columns of the vocabulary that TRL's head makes at once
 TILE_ROWS = 4096
 PROMPTS = 1 << 16  # prompt tokens decoded together (agent/local/policy.py)
 SCORES = 1 << 26  # entries of the decoder's table of scores (agent/local/decode.py)
+LOGITS = 1 << 25  # logits that a teacher makes at once (rl/train/divergence.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +45,21 @@ class Rows:
         return self.sequences * self.longest**2
 
 
+def weights(shape: Shape, s: Setting) -> float:
+    """Of the whole model, without adapters."""
+    return float(s.stored * shape.parameters())
+
+
 def static(shape: Shape, s: Setting, world: int) -> dict[str, float]:
     """What is there throughout the training, in bytes."""
-    trained, weights = s.trained(shape), float(s.stored * shape.parameters())
+    trained, whole = s.trained(shape), weights(shape, s)
     stage = s.zero or 0
     adapters = float(s.adapters * s.adapter_bytes)
     number = s.adapter_bytes if s.lora else s.stored
     spread = world if stage >= 3 else 1
     return {
-        "weights": (weights + adapters) / spread,
-        "reference": weights / spread if s.reference and not s.lora else 0.0,
+        "weights": (whole + adapters) / spread,
+        "reference": whole / spread if s.reference and not s.lora else 0.0,
         "gradients": float(trained * number) / (world if stage >= 2 else 1),
         # Without DeepSpeed Adam's two moments have the weights' own type; with it they and a copy of the weights are float32.
         "optimizer": float(2 * number * trained) if s.zero is None else 12.0 * trained / (world if stage else 1),
@@ -151,16 +157,28 @@ def rollouts(
 ) -> dict[str, float]:
     """What sampling takes on top of `static` in the local engine: rows: decoded together. longest: prompt tokens of a row.
     new: tokens of an answer. shared: part of `static` that ZeRO-3 gathers again."""
-    e, tokens = s.computed, rows * longest
-    cache = 2 * shape.layers * shape.keys * e * rows * (longest + new) * 1.25
-    prefill = tokens * (3 * shape.intermediate + 2 * shape.hidden + 3 * shape.queries) * e
-    mask = tokens * longest * (2 + e)
+    cache = 2 * shape.layers * shape.keys * s.computed * rows * (longest + new) * 1.25
     scores = min(rows * shape.vocabulary, SCORES) * 24.0
     return {
         "KV cache": cache,
-        "prefill": float(max(prefill + mask, scores)),
+        "prefill": max(inference(shape, s, Rows(rows, longest, 0)), scores),
         "gathered weights": shared if s.zero == 3 and world > 1 else 0.0,
     }
+
+
+def inference(shape: Shape, s: Setting, rows: Rows) -> float:
+    """A layer's tensors and the mask, in a pass without gradients."""
+    layer = rows.tokens * (3 * shape.intermediate + 2 * shape.hidden + 3 * shape.queries) * s.computed
+    return float(layer + (rows.pairs * (2 + s.computed) if rows.masked else 0))
+
+
+def teaching(shape: Shape, s: Setting, rows: Rows) -> dict[str, float]:
+    """What a pass of the teacher over a micro-batch takes on top of `static`. shape, s: the teacher's."""
+    scores = min(rows.targets * shape.vocabulary, LOGITS) * (s.computed + 3 * 4.0)
+    features = (sum(rows.patches) + rows.again) / shape.tower.merge**2 * shape.hidden * s.computed
+    tower = sum(rows.patches) * (3 * shape.tower.intermediate + 5 * shape.tower.hidden) * s.computed
+    text = rows.tokens * shape.hidden * s.computed + max(inference(shape, s, rows), scores)
+    return {"teacher's pass": features * (1 + shape.tower.deep) + max(text, float(tower))}
 
 
 def total(parts: Mapping[str, float]) -> float:
