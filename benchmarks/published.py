@@ -40,12 +40,8 @@ def write_model(
     known["vision_config"] |= tower
     known["tie_word_embeddings"] = tied
     config = {"qwen2_5_vl": Qwen2_5_VLConfig, "qwen3_vl": Qwen3VLConfig}[family](**known)
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        with torch.device("meta"):
-            model = AutoModelForImageTextToText.from_config(config)
-    finally:
-        torch.set_default_dtype(torch.float32)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
     model.to_empty(device="cpu")
     model.tie_weights()
     noise = (torch.randn(1 << 20, generator=torch.Generator().manual_seed(0)) * 0.02).to(torch.bfloat16)

@@ -68,6 +68,7 @@ def step(choices: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 "model.path": str(folder / model),
                 "model.lora": LORA if tune == "lora" else "null",
                 "model.max_pixels": str(pixels(data, choices.scale)),
+                "model.max_new_tokens": "4",
                 "data.train": str(data),
             }
             about = {"model": MODELS[model], "tune": tune, "layers": choices.layers, "scale": choices.scale}

@@ -25,7 +25,9 @@ def test_a_teacher_is_whole_in_every_process():
     assert taught.memory.parts["teacher"] == 2 * parameters
     assert {k: v for k, v in taught.memory.static.items() if k != "teacher"} == alone.memory.static
     assert taught.memory.peak - alone.memory.peak == pytest.approx(1.06 * 2 * parameters, rel=0.02)
-    wide = the_plan(config("full_8gpus", f"model.path={TWO}", f"teacher.path={EIGHT}", "teacher.dtype=float32"), count=8)
+    wide = the_plan(
+        config("full_8gpus", f"model.path={TWO}", f"teacher.path={EIGHT}", "teacher.dtype=float32"), count=8
+    )
     assert wide.memory.parts["teacher"] == 4 * parameters
     assert wide.memory.parts["teacher"] / GIB > 30
 
