@@ -115,37 +115,23 @@ def path(choices: argparse.Namespace, folder: Path) -> dict[str, Any]:
     made = apart(DEADLINE, built, choices.model[0], source, model, choices.layers)
     if "failed" in made:
         return made
-    seen = [f"model.max_pixels={pixels(source, choices.scale)}", f"model.lora={LORA}", "model.dtype=bfloat16"]
-    small = [*seen, "model.max_new_tokens=16", "data.limit=1", f"data.train={data}", "training.max_steps=2"]
-    small += ["training.gradient_accumulation_steps=1", "training.deepspeed=null", "training.report_to=none"]
-    small += [] if _cuda() else ["training.bf16=false"]
-    rl = [
-        "method.groups=1",
-        "method.rollouts=2",
-        "method.spread_of=none",
-        "method.max_rows=2",
-        "training.steps_per_generation=1",
-    ]
-    recipe = str(LAUNCH / "configs" / "lora_80g.yaml")
+    small = [f"model.max_pixels={pixels(source, choices.scale)}", "model.dtype=bfloat16", "model.max_new_tokens=4"]
+    small += [f"data.train={data}", "data.limit=1", "training.max_steps=2", "training.gradient_accumulation_steps=1"]
+    small += ["training.deepspeed=null", "training.report_to=none"] + ([] if _cuda() else ["training.bf16=false"])
+    first = [f"model.path={model}", f"model.lora={LORA}"]
+    then = [f"model.path={runs / 'sft' / 'model'}", "model.lora=null"]  # the adapter of SFT is trained on
+    group = ["method.groups=1", "method.rollouts=2", "method.spread_of=none", "method.max_rows=2"]
+    recipe, last = str(LAUNCH / "configs" / "lora_80g.yaml"), str(runs / "rl" / "model")
+    sop, bundle = str(runs / "sop"), str(folder / "bundle.zip")
     commands = [
         ["import", "uis1", str(source), "--out", str(data)],
         ["gate", str(data)],
-        ["train", str(stage_one(folder)), f"model.path={model}", *small, "--out", str(runs / "sft")],
-        ["train", recipe, f"model.path={runs / 'sft' / 'model'}", *small, *rl, "--out", str(runs / "rl")],
-        [
-            "evaluate",
-            "sop",
-            str(data),
-            "--model",
-            str(runs / "rl" / "model"),
-            "--limit",
-            "1",
-            "--out",
-            str(runs / "sop"),
-        ],
-        ["report", str(runs / "rl"), str(runs / "sop"), "--out", str(folder / "report")],
-        ["submit", "build", str(runs / "sop"), "--out", str(folder / "bundle.zip")],
-        ["submit", "verify", str(folder / "bundle.zip")],
+        ["train", str(stage_one(folder)), *first, *small, "--out", str(runs / "sft")],
+        ["train", recipe, *then, *small, *group, "training.steps_per_generation=1", "--out", str(runs / "rl")],
+        ["evaluate", "sop", str(data), "--model", last, "--limit", "1", "--out", sop],
+        ["report", str(runs / "rl"), sop, "--out", str(folder / "report")],
+        ["submit", "build", sop, "--out", bundle],
+        ["submit", "verify", bundle],
     ]
     rows = []
     for words in commands:
