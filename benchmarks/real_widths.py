@@ -75,6 +75,8 @@ def step(choices: argparse.Namespace, folder: Path) -> dict[str, Any]:
             found["runs"].append(about | made | one_step(settings, folder / f"{model}-{tune}", reached))
             if not choices.json:
                 shown(found["runs"][-1])
+            if choices.out is not None:  # what is measured stays, whatever ends the next run
+                choices.out.write_text(json.dumps(found, indent=1) + "\n")
     return found
 
 
@@ -92,8 +94,8 @@ def one_step(settings: dict[str, str], out: Path, reached: dict[str, Any]) -> di
         "memory": first["memory"] | {"resume": again["memory"]["resume"]},
     }
     del run["seconds"]["start"]
-    same = first["updates"][1:] == again["updates"]
-    return {"same": same, "again": again["updates"], "rows": table(run, plan), **run}
+    second = again["updates"][-1]  # before it stands what the checkpoint remembers of the first
+    return {"same": second == first["updates"][-1], "again": second, "rows": table(run, plan), **run}
 
 
 def shown(run: dict[str, Any]) -> None:
