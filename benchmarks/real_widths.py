@@ -165,7 +165,8 @@ def _cuda() -> bool:
 
 
 def command(words: list[str]) -> dict[str, Any]:
-    """Run `guiderail WORDS`. said: the end of what it printed, where it failed."""
+    """Run `guiderail WORDS`. gib: the most that it took, but no less than this process. said: the end of what it printed, where
+    it failed."""
     started = time.perf_counter()
     with tempfile.TemporaryFile("w+") as printed_there:
         ran = [sys.executable, "-m", "guiderail.launch.cli", *words]
@@ -194,7 +195,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--out", type=Path, help="also write the JSON there")
     choices = parser.parse_args()
-    import guiderail.launch.train  # noqa: F401  processes that are forked from this one have it
+    if choices.what == "step":
+        import guiderail.launch.train  # noqa: F401  processes that are forked from this one have it
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = choices.folder or Path(scratch)
