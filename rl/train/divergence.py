@@ -79,6 +79,10 @@ class Teacher(ABC):
         """What the teacher sees in place of each sample's prompt; None where the sample is not taught. Called once per
         generation on every process, with the policy that sampled them."""
 
+    def answer(self, sample: StepSample) -> str | None:
+        """What the teacher itself would have answered there, where it was asked."""
+        return None
+
     @abstractmethod
     def tell(self, trainer: Any, turns: Sequence[EncodedTurn]) -> Told:
         """Its distributions at all target tokens of these rows, one row after the other. Called without gradients, as often

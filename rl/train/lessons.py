@@ -47,7 +47,8 @@ class Lessons:
 
     def record(self, batches: Sequence[Mapping[str, Any]], generation: int) -> None:
         """Hands the teacher's record what was said in a generation's micro-batches, on the first process."""
-        mine = [line for b in batches for line in lines(b["samples"], b["lesson"], generation, self.trainer.encoder)]
+        teacher, encoder = self.teacher, self.trainer.encoder
+        mine = [line for b in batches for line in lines(b["samples"], b["lesson"], generation, encoder, teacher)]
         everyone = processes().exchange(mine)
         if self.teacher.record is not None:
             for line in (one for share in everyone for one in share):
@@ -132,11 +133,11 @@ class Lessons:
 
 
 def lines(
-    samples: Sequence[StepSample | None], lesson: Lesson, generation: int, encoder: Encoder
+    samples: Sequence[StepSample | None], lesson: Lesson, generation: int, encoder: Encoder, teacher: Teacher
 ) -> Iterator[dict[str, Any]]:
     """One line per taught turn of a micro-batch. tokens: of each sampled token its text, its probability by the student that
     sampled it (at temperature 1) and by the teacher (at the run's; None: not among its k most likely), and the teacher's own
-    choice with its probability."""
+    choice with its probability. answer: the teacher's whole answer to the prompt, where it was asked."""
     text = lru_cache(lambda token: encoder.tokenizer.decode([token]))
     kept = lesson.weights > 0
     for row in sorted(set(lesson.rows[kept].tolist())):
@@ -157,7 +158,8 @@ def lines(
                 }
             )
         where = {"generation": generation, "unit": sample.unit, "sample": sample.sample, "index": sample.index}
-        yield where | {"token_ids": list(said.token_ids), "tokens": tokens}
+        answer = teacher.answer(sample)
+        yield where | {"token_ids": list(said.token_ids), "tokens": tokens} | ({"answer": answer} if answer else {})
 
 
 @torch.no_grad()

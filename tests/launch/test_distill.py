@@ -13,6 +13,7 @@ from guiderail.launch.cli import app
 from guiderail.rl.config import load_config
 from guiderail.rl.runs.log import read_lines, read_rollouts
 from guiderail.rl.runs.metrics import METRICS
+from tests.launch.report.test_lessons import shown_lessons
 from tests.test_docs import CONFIGS
 
 
@@ -92,6 +93,9 @@ def test_the_whole_path(data, tmp_path):
     turn = next(row for row in lessons if row["sample"] == 0)
     said = call("explain", run, "--episode", turn["unit"], "--step", turn["index"], "--generation", turn["generation"])
     assert "its probability by student and teacher" in said
+    everything = shown_lessons(run, tmp_path / "report")
+    assert {"taught", "step"} == {kind for kind, _, _ in everything}  # of sampled turns, and of the experts' own
+    assert sum(kind == "taught" for kind, _, _ in everything) == sum(line["sample"] >= 0 for line in lessons)
     killed = tmp_path / "killed-student"
     shutil.copytree(run, killed)
     shutil.rmtree(killed / "checkpoint-8")
