@@ -286,18 +286,20 @@ class Method(Section):
 
 
 class Teacher(Section):
-    """A larger model of the same tokenizer that scores what the student samples, where the student is (rl/distill/teacher.py).
+    """A larger model that scores what the student samples, where the student is (rl/distill/teacher.py).
 
     path: its folder or hub id, a frozen copy in each process; or server, the address of one that reports the log-probabilities
     of prompts (vLLM), and its `model` there. form: "divergence" compares whole distributions, over the teacher's `top` most
     likely tokens (rl/train/divergence.py has beta); "advantage" makes log pi_T - log pi_S of each sampled token its advantage.
     weight: of the teacher, beside the advantages of RL. recorded: the share of an update's turns that are the expert's own,
-    under the expert's history (1 - lambda of GKD).
+    under the expert's history (1 - lambda of GKD). tokenizer: "other" where it is not the student's: then answers are compared in
+    spans of equal text, "divergence" is that of sorted probabilities, and beta is not used (rl/train/spans.py).
     """
 
     path: str | None = None
     server: str | None = None
     model: str | None = None
+    tokenizer: Literal["same", "other"] = "same"
     form: Literal["divergence", "advantage"] = "divergence"
     weight: float = Field(default=1.0, gt=0)
     beta: float = Field(default=0.5, ge=0, le=1)
@@ -312,6 +314,10 @@ class Teacher(Section):
             raise ValueError("give teacher.path=FOLDER or teacher.server=ADDRESS, one of them")
         if self.server is not None and self.model is None:
             raise ValueError("teacher.model is missing; add to the command teacher.model=NAME, as the server lists it")
+        if self.tokenizer == "other" and self.path is None:
+            raise ValueError(
+                "teacher.tokenizer=other needs the teacher's weights: give teacher.path=FOLDER, not a server"
+            )
         if self.recorded and self.form == "advantage":
             raise ValueError("recorded turns were not sampled by the student; use teacher.form=divergence with them")
         return self
@@ -429,9 +435,7 @@ class Config(Section):
     def _check_teacher(self) -> None:
         method, given = self.method, self.teacher
         if method.algorithm == "distill" and given is None:
-            raise ValueError(
-                "teacher is missing; add to the command teacher.path=FOLDER, a model of the same tokenizer"
-            )
+            raise ValueError("teacher is missing; add to the command teacher.path=FOLDER, a larger model")
         if method.algorithm == "distill" and not self.live and method.credit in LIVE_CREDITS:
             raise ValueError(f"method.credit: {method.credit} needs live attempts; add a world, or use ui-s1")
         if given is not None and method.algorithm == "sft":
