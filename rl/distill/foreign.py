@@ -99,7 +99,8 @@ class ForeignTeacher(Teacher):
             top = 1 if self.advantage else self.settings.top
             told = told_by(self.model, self.model, layout, vision, top, trainer.temperature, hears=True)
         said = torch.cat([row.ids[row.start :] for row in rows]).to(device)
-        ours, theirs = (_numbered([one[side] for one in read]).to(device) for side in (1, 2))
+        ours = _numbered([spans for _, spans, _ in read]).to(device)
+        theirs = _numbered([spans for _, _, spans in read]).to(device)
         return told_in_spans(told, said, theirs, ours, [self._text(token) for token in told.tokens[:, 0].tolist()])
 
 

@@ -50,8 +50,8 @@ class Spans:
 
     def to(self, device: torch.device) -> Spans:
         """A copy with its tensors on `device`."""
-        moved = (one.to(device) for one in (self.of, self.logps, self.agrees, self.largest))
-        return Spans(*moved, self.best)
+        moved = [one.to(device) for one in (self.of, self.logps, self.agrees, self.largest)]
+        return Spans(moved[0], moved[1], moved[2], moved[3], self.best)
 
     @property
     def begins(self) -> Tensor:

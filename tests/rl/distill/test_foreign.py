@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -103,11 +104,20 @@ def reference(
     return grads, gaps / total, agree / total
 
 
+WHERE = ("unit", "sample", "index")
+
+
+def _place(sample: StepSample) -> list[Any]:
+    return [getattr(sample, key) for key in WHERE]
+
+
 @pytest.mark.parametrize("form", ["advantage", "divergence"])
 def test_gradient(student: Path, foreign: Path, tmp_path: Path, form: Any) -> None:
     collect = Spoken(noisy=False)
     collect.scale = 0.0
     teacher = foreign_teacher(foreign, student, form=form, weight=0.7, top=5)
+    lines: list[Any] = []
+    teacher.record = lines.append
     trainer, gradient = one_update(student, tmp_path, collect, teacher)
     samples = [s for batch in trainer._buffered_inputs for s in batch["samples"] if s is not None]
     lengths = {len(s.completion.token_ids) - len(teacher.own.target(s.completion.text)) for s in samples}
@@ -118,6 +128,12 @@ def test_gradient(student: Path, foreign: Path, tmp_path: Path, form: Any) -> No
     assert logged["teach/gap"] == pytest.approx(gap, rel=1e-4)
     assert logged["teach/agree"] == pytest.approx(agree)
     assert logged["teach/heard"] == 1.0
+    for line in lines:  # one entry per span, of one student token or more
+        assert "".join(one["text"] for one in line["tokens"]).startswith("<think>tap ")
+        assert math.prod(one["student"] for one in line["tokens"]) == pytest.approx(
+            math.exp(sum(next(s for s in samples if _place(s) == [line[key] for key in WHERE]).completion.logprobs))
+        )
+    assert any(len(line["tokens"]) < len(line["token_ids"]) for line in lines)
 
 
 def test_an_equal_tokenizer_makes_no_difference(student: Path, near: Path, tmp_path: Path) -> None:
