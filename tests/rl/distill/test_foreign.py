@@ -158,6 +158,18 @@ def test_an_equal_tokenizer_makes_no_difference(student: Path, near: Path, tmp_p
             )
 
 
+def test_the_student_comes_nearer(student: Path, foreign: Path, tmp_path: Path) -> None:
+    collect = Spoken(noisy=False)
+    collect.scale = 0.0
+    sizes = {"max_steps": 16, "steps_per_generation": 1, "gradient_accumulation_steps": 1}
+    args = arguments(tmp_path, learning_rate=2e-4, beta=0.0, **sizes)
+    trainer = SemiOnlineTrainer(student, collect, args, teacher=foreign_teacher(foreign, student, top=50))
+    trainer.train()
+    apart = [row["teach/divergence"] for row in trainer.state.log_history if "teach/divergence" in row]
+    assert len(apart) == 16
+    assert sum(apart[-3:]) < 0.85 * sum(apart[:3])
+
+
 @pytest.mark.parametrize("form", ["advantage", "divergence"])
 def test_two_updates_of_a_teacher_with_fewer_merges(student: Path, near: Path, tmp_path: Path, form: Any) -> None:
     """Whatever the student samples, tokens that are no text included; run twice to the same bits."""
