@@ -23,7 +23,8 @@ TOKENS = 400  # of one turn
 LONGEST = 200  # characters of a token's text
 ANSWER = 4000  # characters
 
-Turns = dict[tuple[int, str, int, int], list[tuple[dict[str, Any], Entry]]]
+Turns = dict[tuple[int, str, int, int], list[dict[str, Any]]]
+Groups = dict[tuple[int, str], list[Entry]]
 
 
 def taught_scripts(entries: Sequence[Entry], run: Run, remarks: list[str]) -> Iterator[tuple[str, str]]:
@@ -36,12 +37,12 @@ def taught_scripts(entries: Sequence[Entry], run: Run, remarks: list[str]) -> It
     every = max(1, math.ceil(path.stat().st_size / READ_BYTES))
     if every > 1:
         remarks.append(f"of the taught turns, only those of one generation in {every} are shown: {path} is large")
-    turns, found, size, number = _turns(entries), list[str](), 0, 0
+    (turns, groups), found, size, number = _indexed(entries), list[str](), 0, 0
     name = "lessons-0"
     try:
         for line, row in enumerate(read_lines(run.folder, LESSONS), 1):
             try:
-                if (last - int(row["generation"])) % every or not _point(row, turns, entries, [name, len(found)]):
+                if (last - int(row["generation"])) % every or not _point(row, turns, groups, [name, len(found)]):
                     continue
                 found.append(script_json(_lesson(row)))
             except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
@@ -63,29 +64,29 @@ def _script(name: str, lessons: Sequence[str]) -> str:
     return f'guiderail.put("{name}",[{",".join(lessons)}]);\n'
 
 
-def _turns(entries: Sequence[Entry]) -> Turns:
-    found: Turns = {}
+def _indexed(entries: Sequence[Entry]) -> tuple[Turns, Groups]:
+    turns: Turns = {}
+    groups: Groups = {}
     for entry in entries:
+        group = (entry["generation"] or 0, entry["episode"])
+        groups.setdefault(group, []).append(entry)
         for rollout in entry["rollouts"]:
             for turn in rollout["turns"]:
-                key = (entry["generation"] or 0, entry["episode"], rollout["sample"], turn["t"])
-                found.setdefault(key, []).append((turn, entry))
-    return found
+                turns.setdefault((*group, rollout["sample"], turn["t"]), []).append(turn)
+    return turns, groups
 
 
-def _point(row: Mapping[str, Any], turns: Turns, entries: Sequence[Entry], place: list[Any]) -> bool:
+def _point(row: Mapping[str, Any], turns: Turns, groups: Groups, place: list[Any]) -> bool:
     """Whether an entry has the turn, which points at `place` from now on. The first lesson of a turn stays."""
     generation, unit, sample, t = int(row["generation"]), str(row["unit"]), int(row["sample"]), int(row["index"])
     if sample < 0:
-        mine = [
-            e for e in entries if (e["generation"], e["episode"]) == (generation, unit) and 0 <= t < len(e["steps"])
-        ]
+        mine = [entry for entry in groups.get((generation, unit), []) if 0 <= t < len(entry["steps"])]
         for entry in mine:
             entry["steps"][t] = {"taught": place} | entry["steps"][t]
         return bool(mine)
     here = turns.get((generation, unit, sample, t), [])
-    same = [turn for turn, _ in here if turn.get("ids") == ids_of(row["token_ids"])]
-    for turn in same or [turn for turn, _ in here[:1]]:
+    same = [turn for turn in here if turn.get("ids") == ids_of(row["token_ids"])]
+    for turn in same or here[:1]:
         turn.setdefault("taught" if same else "shown", place)
     return bool(here)
 

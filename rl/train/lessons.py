@@ -146,7 +146,11 @@ def lines(
         sample, places = samples[row], (lesson.rows == row).nonzero()[:, 0].tolist()
         assert sample is not None
         said = sample.completion
-        tokens = (_in_spans if isinstance(lesson.told, Spans) else _one_by_one)(lesson.told, places, said, text)  # type: ignore[arg-type]
+        if isinstance(lesson.told, Spans):
+            tokens = _in_spans(lesson.told, places, said, text)
+        else:
+            assert isinstance(lesson.told, Told)
+            tokens = _one_by_one(lesson.told, places, said, text)
         where = {"generation": generation, "unit": sample.unit, "sample": sample.sample, "index": sample.index}
         answer = teacher.answer(sample)
         yield where | {"token_ids": list(said.token_ids), "tokens": tokens} | ({"answer": answer} if answer else {})
