@@ -35,6 +35,7 @@ from guiderail.launch.teachers import recorded_turns, teacher_of
 from guiderail.rl.config import Config, Method, updates_of
 from guiderail.rl.live.fleet import Fleet
 from guiderail.rl.live.journal import keep_screenshots
+from guiderail.rl.live.on_ray import starting
 from guiderail.rl.live.pictures import ByReference
 from guiderail.rl.live.site import SiteSpec
 from guiderail.rl.rollout.difficulty import Difficulty
@@ -276,11 +277,14 @@ def open_world(setup: TrainingSetup) -> Iterator[Live | None]:
     names = [name for name, _ in tasks.listed()]
     first = processes().rank * max(1, world.workers + world.spares)
     if world.workers:
-        fleet = Fleet(spec, world.workers, world.recycle, first, world.spares)
-        try:
-            yield Live(names, fleet.begin, fleet.drive, fleet.take_metrics)
-        finally:
-            fleet.close()
+        if world.executor == "ray":
+            parts.require("ray", "ray")
+        with starting(world.executor) as start:
+            fleet = Fleet(spec, world.workers, world.recycle, first, world.spares, start)
+            try:
+                yield Live(names, fleet.begin, fleet.drive, fleet.take_metrics)
+            finally:
+                fleet.close()
         return
     site = spec.open(first)
     try:

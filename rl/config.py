@@ -111,7 +111,8 @@ class World(Section):
     retries: new tries of an attempt whose machine failed; then its group goes on without it. start_timeout, step_timeout,
     check_timeout, attempt_timeout: seconds, see `envs.live.attempts.Patience`. workers: processes that hold the world, per
     training process; 0: it is in the training process. spares: further workers, started and idle, that take the place of one
-    that dies. recycle: attempts after which a worker is replaced.
+    that dies. recycle: attempts after which a worker is replaced. executor: where the workers are, processes on
+    this machine or the hosts of the Ray cluster of RAY_ADDRESS (without one, Ray is started on this machine).
     """
 
     name: str = "pocket"
@@ -124,6 +125,7 @@ class World(Section):
     workers: int = Field(default=0, ge=0)
     spares: int = Field(default=0, ge=0)
     recycle: int | None = Field(default=None, ge=1)
+    executor: Literal["processes", "ray"] = "processes"
 
 
 class Fork(Section):
@@ -426,6 +428,8 @@ class Config(Section):
             raise ValueError("method.mix needs method.groups of 2 or more, one of each kind")
         if self.world is None and live:
             raise ValueError("world is missing; add to the command world.name=pocket, or another world")
+        if self.world is not None and self.world.executor == "ray" and not self.world.workers:
+            raise ValueError("world.executor=ray needs world.workers=1 or more")
         if self.method.credit == "ui-s1-states" and not self.online.expert:
             raise ValueError("method.credit=ui-s1-states needs online.expert=true, which judges each turn")
         if self.online.ahead:
