@@ -1,6 +1,6 @@
 """Thoughts that a model has already written, as examples for the next: those of the most similar steps.
 
-A small model writes more like a large one when it is shown what the large one answered to similar requests (IC-Cache, arXiv
+A small model is to write like a large one, and is shown what the large one answered to similar requests (IC-Cache, arXiv
 2501.12689). Similar is the cosine of two bags of words, each word weighed by how rare it is among all steps (TF-IDF):
 
     w(word, step) = count * (1 + log((1 + steps) / (1 + steps with the word))),      cosine = w . w' / (|w| |w'|)
