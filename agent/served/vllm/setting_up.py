@@ -15,6 +15,7 @@ from guiderail.agent.errors import SetupError
 PINNED = "0.31.0"
 """The release of vLLM that the tests have run with. Its routes for reinforcement learning change from release to release."""
 _SERIES = PINNED.rpartition(".")[0]
+_MOST_HEADER = 100_000_000  # bytes; the format's own limit
 ENVIRONMENT = "vllm-env"
 VARIABLE = "GUIDERAIL_VLLM"
 """The environment variable that names the folder of vLLM's environment, where it is not ./vllm-env."""
@@ -52,6 +53,18 @@ class Start:
         if self.tower:
             words.append("--enable-tower-connector-lora")
         return words
+
+
+def reaches_tower(adapter: Path) -> bool:
+    """Whether an adapter folder holds weights of the vision tower. Raises SetupError where its weights cannot be read."""
+    file = adapter / "adapter_model.safetensors"
+    try:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            names = json.loads(opened.read(min(length, _MOST_HEADER)))
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{file} cannot be read ({error}); save the adapter again, as safetensors") from None
+    return any(".visual." in name for name in names)
 
 
 def environment() -> Path:
