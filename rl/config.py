@@ -334,6 +334,8 @@ class Rollout(Section):
     requests under way at once, per process. tolerance: largest mean difference of a probe token's log-probability between
     vLLM and the trainer after a weight sync; by default 0.001 where both compute in float32, 0.1 in bfloat16.
 
+    sleep: whether vLLM gives its memory back during updates; a server must have been started for it.
+
     share_vision, share_prefill: what the local engine may share between rollouts (agent.policy.Sharing); no answer changes
     with them. speculation: how answers are drafted and verified in advance. Of the local engine (agent/local/drafts.py): off;
     ngram, the default: the expert's answer; suffix: also earlier answers at the same step; auto: these where measured times
@@ -353,6 +355,7 @@ class Rollout(Section):
     share_vision: bool = True
     share_prefill: bool = True
     speculation: Speculation | None = None
+    sleep: bool = False
     features: str | None = None
     decoders: int = Field(default=2, ge=0, le=64)
 

@@ -12,6 +12,7 @@ _SERVING = (
     "group_port",
     "drafts",  # today's speculation
     "speculation",
+    "sleep",
     "weights_folder",
     "timeout",
     "deadline",

@@ -104,6 +104,18 @@ class Server:
         finally:
             self._quick("POST", "/resume")
 
+    def sleep(self) -> None:
+        """Give the memory of weights and caches back. Nothing is answered until `wake("kv_cache")`. Needs --enable-sleep-mode."""
+        self._call("POST", "/sleep?level=1&mode=wait", None, Budget(SLOW_SECONDS, retries=0))
+
+    def sleeping(self) -> bool:
+        """Whether it sleeps: a run that was stopped may have left it so."""
+        return bool(self._quick("GET", "/is_sleeping").get("is_sleeping"))
+
+    def wake(self, what: str) -> None:
+        """what: "weights", so that they can be loaded, or "kv_cache", after which it answers again."""
+        self._call("POST", f"/wake_up?tags={what}", None, Budget(SLOW_SECONDS, retries=0))
+
     def load_weights(self, folder: str) -> None:
         """Replace the weights by the safetensors in `folder`, which the server reads itself."""
         body = {"method": "reload_weights", "kwargs": {"weights_path": folder}, "timeout": SLOW_SECONDS}

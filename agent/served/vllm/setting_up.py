@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from guiderail.agent.errors import SetupError
 
@@ -20,11 +21,18 @@ ENVIRONMENT = "vllm-env"
 VARIABLE = "GUIDERAIL_VLLM"
 """The environment variable that names the folder of vLLM's environment, where it is not ./vllm-env."""
 
+SPECULATIONS: dict[str, dict[str, Any]] = {
+    "ngram": {"method": "ngram", "num_speculative_tokens": 8, "prompt_lookup_max": 4, "prompt_lookup_min": 2},
+    "suffix": {"method": "suffix"},
+}
+"""vLLM's own settings for drafts from the prompt, and from earlier answers (which takes the package arctic-inference)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
     """What a server must be started with. context: tokens of the longest prompt and answer. images: the most in one prompt.
-    rank, tower: of an adapter that is trained; 0 for none; whether it reaches into the vision tower."""
+    rank, tower: of an adapter that is trained; 0 for none; whether it reaches into the vision tower. speculation: "ngram" or
+    "suffix", how it drafts; anything else is none. sleep: whether it can give its memory back."""
 
     model: str = "MODEL"
     context: int = 0
@@ -33,6 +41,8 @@ class Start:
     tower: bool = False
     dtype: str = "auto"
     port: int = 8000
+    speculation: str | None = None
+    sleep: bool = False
 
     def command(self, program: str = f"{ENVIRONMENT}/bin/vllm") -> str:
         """One line for a shell."""
@@ -52,6 +62,10 @@ class Start:
             words += ["--enable-lora", "--max-loras", "1", "--max-lora-rank", str(allowed)]
         if self.tower:
             words.append("--enable-tower-connector-lora")
+        if self.speculation in SPECULATIONS:
+            words += ["--speculative-config", json.dumps(SPECULATIONS[self.speculation])]
+        if self.sleep:
+            words.append("--enable-sleep-mode")
         return words
 
 
