@@ -59,7 +59,7 @@ def adapter(folder: Path, seed: int, base: Path = BASE, **settings: Any) -> Path
     with torch.no_grad():
         for name, weight in wrapped.named_parameters():
             if "lora_B" in name or "modules_to_save" in name:
-                weight.add_(0.03 * torch.randn_like(weight))
+                weight.add_((0.3 if "lora_B" in name else 0.1) * torch.randn_like(weight))
     wrapped.save_pretrained(folder)
     load_encoder(base).save(folder)
     read_voice(base).save(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -30,12 +31,15 @@ from guiderail.agent.served.vllm.policy import VLLMPolicy
 from guiderail.agent.served.vllm.servers import ServerEngine
 from guiderail.agent.served.vllm.setting_up import Start, environment
 from guiderail.agent.served.waiting import Failed
+from guiderail.agent.shipped import SHIPPED
+from guiderail.envs.pocket.record import record
 from guiderail.rl.config import Rollout
 from guiderail.rl.score.likelihood import teacher_forced
 from guiderail.rl.tiny.model import build_tiny
 from guiderail.rl.train.vllm_probe import Inspector
 from guiderail.rl.train.weights_out import write_adapter, write_weights
 from tests.agent.local.test_policy import TEXTS, prompt
+from tests.launch.evaluate.test_adapters import adapter
 
 PROGRAM = environment() / "bin" / "vllm"
 ROOT = Path(__file__).parents[3]
@@ -96,6 +100,12 @@ def serving(folder: Path, log: Path, running: str, **more: Any) -> Iterator[str]
     if given := os.environ.get(running):
         yield given
         return
+    with started(folder, log, **more) as (_, where):
+        yield where
+
+
+@contextmanager
+def started(folder: Path, log: Path, **more: Any) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     process, where = start(folder, log, **more)
     server = Server(where)
     end = time.monotonic() + START_SECONDS
@@ -108,8 +118,9 @@ def serving(folder: Path, log: Path, running: str, **more: Any) -> Iterator[str]
                 break
             except Failed:
                 time.sleep(1)
-        yield where
+        yield process, where
     finally:
+        process.send_signal(signal.SIGCONT)
         process.terminate()
         process.wait(60)
 
@@ -144,8 +155,8 @@ def load(local: LocalPolicy, url: str, folder: Path) -> None:
         server.forget()
 
 
-def policy_on(url: str, local: LocalPolicy) -> VLLMPolicy:
-    engine = ServerEngine([Server(url)], local.encoder)
+def policy_on(url: str, local: LocalPolicy, deadline: float = 100.0) -> VLLMPolicy:
+    engine = ServerEngine([Server(url, deadline)], local.encoder)
     return VLLMPolicy(engine, local.encoder, "m", local.model.get_input_embeddings().weight.shape[0])
 
 
@@ -267,14 +278,75 @@ def _adapters(ours: LocalPolicy, url: str, tmp_path: Path) -> None:
     inspector.inspect(policy, ours)
 
 
-def test_a_training_run_through_the_command_line(folder: Path, url: str, tmp_path: Path) -> None:
-    def call(*words: object) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "guiderail.launch.cli", *map(str, words)], cwd=ROOT, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+def call(*words: object) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "guiderail.launch.cli", *map(str, words)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
+
+def test_many_adapters_on_one_server_that_then_hangs(tmp_path: Path) -> None:
+    base = SHIPPED["tiny-sft"]
+    for seed, settings in enumerate(({"r": 2, "exclude_modules": r".*\bvisual\b.*"}, {"r": 4})):
+        adapter(tmp_path / "run" / f"checkpoint-{seed + 1}", seed, **settings)
+    record(tmp_path / "data", episodes=6, seed=5, split="test")
+    score = ["evaluate", "sop", tmp_path / "data", "--json", "--adapters", tmp_path / "run"]
+    with started(base, tmp_path / "vllm.log", rank=8, tower=True) as (process, url):
+        there = ["--server", f"{url}/v1", "--served-model", base]
+        rows = json.loads(call(*score, *there, "--out", tmp_path / "there"))["adapters"]
+        assert rows == json.loads(call(*score, "--out", tmp_path / "here"))["adapters"]
+        assert [*rows] == ["run-checkpoint-1", "run-checkpoint-2"]
+        assert said(tmp_path / "there" / "run-checkpoint-1") != said(tmp_path / "there" / "run-checkpoint-2")
+        for name in rows:
+            assert said(tmp_path / "there" / name) == said(tmp_path / "here" / name)
+        assert [row["id"] for row in Server(url).models()] == [str(base)]
+
+        policy = policy_on(url, local := load_policy(base), deadline=4)
+        policy.complete(requests_of(local)[:1], Sampling(1.0, 6))
+        process.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        with pytest.raises(SetupError, match=r"vLLM server at .* does not answer: .*no answer within \d"):
+            policy.complete(requests_of(local), Sampling(1.0, 6))
+        assert time.monotonic() - began < 1.5 * 4 + 2
+        words = [*score, *there, "--request-timeout", 4]
+        done = subprocess.run(
+            [sys.executable, "-m", "guiderail.launch.cli", *map(str, words)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 2
+        assert "cannot be asked for its models" in done.stderr
+        assert "no answer within 4 s" in done.stderr
+
+
+def said(run: Path) -> list[list[str]]:
+    rows = map(json.loads, (run / "rollouts.jsonl").read_text().splitlines())
+    return [[turn["text"] for turn in row["turns"]] for row in sorted(rows, key=lambda row: str(row["unit"]))]
+
+
+def test_a_server_that_drafts(folder: Path, tmp_path: Path) -> None:
+    """It takes no bias, and reports the log-probabilities of what it accepted."""
+    local = unstored(folder)
+    with started(folder, tmp_path / "vllm.log", speculation="ngram") as (_, url):
+        assert Server(url).settings()["speculative_config"]["method"] == "ngram"
+        policy = VLLMPolicy(
+            ServerEngine([Server(url)], local.encoder), local.encoder, "m", local._banned.shape[0], drafting=True
+        )
+        asked = requests_of(policy)
+        for sampling in (Sampling(1.0, 24), Sampling(0.0, 24)):
+            answers = policy.complete(asked, sampling)
+            assert scored(local, asked, [(answer.token_ids, answer.logprobs) for answer in answers]) < 1e-4  # type: ignore[union-attr]
+        assert [answer.token_ids for answer in answers] == [  # type: ignore[union-attr]
+            answer.token_ids for answer in local.complete(asked, sampling)
+        ]
+        with pytest.raises(SetupError, match="logit_bias"):
+            policy_on(url, local).complete(asked, sampling)
+
+
+def test_a_training_run_through_the_command_line(folder: Path, url: str, tmp_path: Path) -> None:
     call("record", "pocket", "--episodes", 4, "--out", tmp_path / "data")
     model = [f"model.path={folder}", f"data.train={tmp_path / 'data'}", "model.max_new_tokens=8"]
     small = ["method.groups=2", "method.rollouts=2", "method.spread_of=none", "method.tries=1", "training.max_steps=2"]
