@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +26,20 @@ from guiderail.agent.policy import Request, Sampling
 from guiderail.agent.served.vllm.client import Server
 from guiderail.agent.served.vllm.policy import VLLMPolicy
 from guiderail.agent.served.vllm.servers import ServerEngine
-from guiderail.agent.served.vllm.setting_up import Start, environment
-from guiderail.agent.served.waiting import Failed
 from guiderail.agent.shipped import SHIPPED
 from guiderail.envs.pocket.record import record
 from guiderail.rl.config import Rollout
+from guiderail.rl.credit.samples import StepSample
 from guiderail.rl.score.likelihood import teacher_forced
 from guiderail.rl.tiny.model import build_tiny
+from guiderail.rl.train.arguments import make_training_args
 from guiderail.rl.train.vllm_probe import Inspector
+from guiderail.rl.train.vllm_trainer import VLLMTrainer
 from guiderail.rl.train.weights_out import write_adapter, write_weights
 from tests.agent.local.test_policy import TEXTS, prompt
 from tests.launch.evaluate.test_adapters import adapter
+from tests.rl.train.real_vllm import PROGRAM, serving, started
 
-PROGRAM = environment() / "bin" / "vllm"
 ROOT = Path(__file__).parents[3]
 SMALL = {"layers": 2, "vision_layers": 2, "width": 64, "vision_width": 64}
 pytestmark = [
@@ -50,16 +48,6 @@ pytestmark = [
         not PROGRAM.is_file(), reason="needs vLLM: guiderail setup vllm --cpu, then export GUIDERAIL_VLLM=FOLDER"
     ),
 ]
-QUIET = {
-    "VLLM_SERVER_DEV_MODE": "1",
-    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "TORCHDYNAMO_DISABLE": "1",  # else its CPU kernels are compiled for minutes
-    "HF_HUB_OFFLINE": "1",
-}
-START_SECONDS = float(os.environ.get("GUIDERAIL_VLLM_SECONDS", "600"))
 
 
 @pytest.fixture(scope="module")
@@ -79,56 +67,17 @@ def untied(folder: Path) -> Path:
     return folder
 
 
-def start(folder: Path, log: Path, **more: Any) -> tuple[subprocess.Popen[bytes], str]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
-    words = Start(str(folder), 4096, 4, dtype="float32", port=port, **more).arguments()
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [str(PROGRAM), *words, "--enforce-eager", "--max-num-seqs", "16"],
-            env={**os.environ, **QUIET},
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
-    return process, f"http://127.0.0.1:{port}"
-
-
-@contextmanager
-def serving(folder: Path, log: Path, running: str, **more: Any) -> Iterator[str]:
-    """running: the variable that names a server which is up already, with the model of `folder`."""
-    if given := os.environ.get(running):
-        yield given
-        return
-    with started(folder, log, **more) as (_, where):
-        yield where
-
-
-@contextmanager
-def started(folder: Path, log: Path, **more: Any) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    process, where = start(folder, log, **more)
-    server = Server(where)
-    end = time.monotonic() + START_SECONDS
-    try:
-        while True:
-            assert process.poll() is None, log.read_text()[-3000:]
-            assert time.monotonic() < end, log.read_text()[-3000:]
-            try:
-                server.wait_until_up(5)
-                break
-            except Failed:
-                time.sleep(1)
-        yield process, where
-    finally:
-        process.send_signal(signal.SIGCONT)
-        process.terminate()
-        process.wait(60)
-
-
 @pytest.fixture(scope="module")
-def url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(folder, tmp_path_factory.mktemp("log") / "vllm.log", "GUIDERAIL_VLLM_SERVER") as where:
-        yield where
+def vllm(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[subprocess.Popen[bytes] | None, str]]:
+    with serving(folder, tmp_path_factory.mktemp("log") / "vllm.log", "GUIDERAIL_VLLM_SERVER") as both:
+        yield both
+
+
+@pytest.fixture
+def url(vllm: tuple[subprocess.Popen[bytes] | None, str]) -> str:
+    return vllm[1]
 
 
 @pytest.fixture
@@ -236,7 +185,7 @@ def test_a_lost_picture_is_sent_again(ours: LocalPolicy, url: str) -> None:
 def test_an_adapter_with_the_tower(folder: Path, tmp_path: Path) -> None:
     """Loading an adapter leaves features of the earlier one in the encoder's cache."""
     where = serving(folder, tmp_path / "vllm.log", "GUIDERAIL_VLLM_LORA_SERVER", rank=8, tower=True)
-    with where as url:
+    with where as (_, url):
         _adapters(unstored(folder), url, tmp_path)
 
 
@@ -276,6 +225,41 @@ def _adapters(ours: LocalPolicy, url: str, tmp_path: Path) -> None:
         pytest.fail("features of earlier weights were not seen")
     server.forget()
     inspector.inspect(policy, ours)
+
+
+def test_a_server_that_hangs_ends_the_training(
+    folder: Path, vllm: tuple[subprocess.Popen[bytes] | None, str], tmp_path: Path
+) -> None:
+    """Within one and a half deadlines, also in the middle of a generation."""
+    from tests.rl.train.test_vllm_trainer import Collect
+
+    process, url = vllm
+    if process is None:
+        pytest.skip("the server was started by somebody else")
+    stopped: list[float] = []
+
+    class Stopping(Collect):
+        def __call__(self, policy: Any, generation: int) -> list[StepSample]:
+            if generation == 1:
+                process.send_signal(signal.SIGSTOP)
+                stopped.append(time.monotonic())
+            return super().__call__(policy, generation)
+
+    known = {"learning_rate": 1e-3, "max_steps": 3, "steps_per_generation": 1, "gradient_accumulation_steps": 1}
+    args = make_training_args({**known, "save_strategy": "no", "report_to": []}, tmp_path)
+    rollout, encoder = (
+        Rollout(engine="vllm-server", server=url, deadline=8),
+        load_encoder(folder, max_prompt_tokens=3000),
+    )
+    collect = Stopping(Sampling(1.0, 6))
+    trainer = VLLMTrainer(folder, collect, args, rollout=rollout, max_new_tokens=16, encoder=encoder)
+    try:
+        with pytest.raises(SetupError, match=r"does not answer: .*no answer within .*resume the run"):
+            trainer.train()
+        assert time.monotonic() - stopped[0] < 1.5 * 8 + 3
+        assert len(collect.heard) == 1
+    finally:
+        process.send_signal(signal.SIGCONT)
 
 
 def call(*words: object) -> str:
