@@ -113,8 +113,8 @@ class LocalPolicy:
     def _start(self, request: Request, sampling: Sampling) -> Decoding:
         """An empty answer, with drafts cut before the first token that cannot be sampled."""
         uniforms = np.random.default_rng(request.seed % 2**64).random(sampling.max_new_tokens)
-        drafts = self._drafts(request.prompt, sampling.max_new_tokens - 1)
-        return Decoding(torch.from_numpy(uniforms), *(drafts[:1] or [[]]), drafts[1:])
+        first, *others = self._drafts(request.prompt, sampling.max_new_tokens - 1) or [[]]
+        return Decoding(torch.from_numpy(uniforms), first, others)
 
     def _drafts(self, prompt: Prompt, most: int) -> list[list[int]]:
         """Possible answers of at most so many tokens, the best first; none where the gate is shut."""

@@ -42,8 +42,8 @@ class VLLMTrainer(SemiOnlineTrainer):
         super().__init__(path, *args, **kwargs)
         context = self.encoder.max_prompt_tokens + max_new_tokens
         rank, tower = _reach(self)
-        more = {"speculation": rollout.speculation, "sleep": rollout.sleep}
-        self.rollouts = VLLMRollouts(rollout, self, Start(str(path), context, images, rank, tower, **more))
+        start = Start(str(path), context, images, rank, tower, speculation=rollout.speculation, sleep=rollout.sleep)
+        self.rollouts = VLLMRollouts(rollout, self, start)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As `ExactCheckpoints.train`; vLLM is awake afterwards, however it ends."""
