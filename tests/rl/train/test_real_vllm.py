@@ -322,6 +322,8 @@ def test_a_server_that_drafts(folder: Path, tmp_path: Path) -> None:
         asked = requests_of(policy)
         for sampling in (Sampling(1.0, 24), Sampling(0.0, 24)):
             answers = policy.complete(asked, sampling)
+            banned = set(local.encoder.special_ids) - {local.encoder.end_of_turn}
+            assert not banned & {token for answer in answers for token in answer.token_ids}  # type: ignore[union-attr]
             assert scored(local, asked, [(answer.token_ids, answer.logprobs) for answer in answers]) < 1e-4  # type: ignore[union-attr]
         assert [answer.token_ids for answer in answers] == [  # type: ignore[union-attr]
             answer.token_ids for answer in local.complete(asked, sampling)
