@@ -114,11 +114,12 @@ class Side:
             for n in heads
         ]
 
-    def step(self) -> None:
-        """Forward and backward of the micro-batch; gradients stay until the next."""
+    def step(self) -> Tensor:
+        """Forward and backward of the micro-batch; gradients stay until the next. Returns the log-probabilities."""
         self.model.zero_grad()
         logps, _ = token_logps(self.model, self.model, self.layout, {})
         (logps * torch.linspace(-1, 2, len(logps), device=logps.device)[:, None]).sum().backward()
+        return logps.detach()
 
     def attend(self) -> None:
         """Forward and backward of one layer's attention; the mask, which all layers share, is made for each."""
@@ -149,7 +150,7 @@ class Side:
         self.model.zero_grad()
 
 
-def seconds(call: Callable[[], None], device: torch.device) -> float:
+def seconds(call: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
         start = time.perf_counter()

@@ -1,11 +1,20 @@
-"""One semi-online step of a randomly initialised Qwen2.5-VL with ZeRO-2 and LoRA: seconds, tokens per second, memory.
+"""What one big GPU does with real sizes, in one command and under ten minutes; the same code on a CPU with tiny shapes.
 
-    torchrun --standalone --nproc_per_node 1 benchmarks/large.py --size 7b [--folder DIR] [--updates 3] [--json]
+    python -m benchmarks.large --all [--out FILE] [--folder DIR]      # a GPU with 80 GB; 25 GB of disk
+    python -m benchmarks.large --all --small                          # any machine, two minutes
+    python -m benchmarks.large --part exactness [--small]
 
-Random weights of the published sizes are first written to --folder (7b: 17 GB of disk, 14b: 30 GB). The recordings are Pocket
-episodes at 540x960, the config is `launch/configs/qwen2_5_vl_7b.yaml` with another number of groups. A random model never
-agrees with the expert and rarely ends its turn. So patches are unlimited and no group is dropped: every rollout then has all its
-steps, and every answer is --tokens long. `--size tiny` runs anywhere. The first update is a warm-up; the others count.
+Each part runs in a process of its own and has its own time; one that fails is a row that says why.
+
+    ceilings    bytes copied and bfloat16 operations per second: what the device reaches
+    exactness   losses and gradients of each attention in bfloat16, against dense attention in float32; seconds beside them
+    step 3b     a semi-online step of Qwen2.5-VL-3B with LoRA: seconds and memory by part, beside the plan and the floor
+    step 7b     the same of Qwen2.5-VL-7B
+    rollouts    rollouts per second of the local engine, with prefixes and features shared and without
+    vllm        rollouts per second through a vLLM server, where `guiderail setup vllm` has made its environment
+
+Weights are random. `floor` is what the operations and bytes that the plan counts would take at the ceilings; `share` is the floor over
+what was measured. The second of two updates, or generations, counts.
 """
 
 from __future__ import annotations
@@ -13,159 +22,273 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
+import signal
+import socket
+import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
-import torch
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, TrainerCallback
+from benchmarks.one_step import Clock, apart, ceilings, configured, one_run, planned_step, printed, table, trainer_of
 
-from guiderail.envs.pocket.record import record
-from guiderail.launch.pretrain import build_tiny_for
-from guiderail.launch.train import rl_trainer, set_up
-from guiderail.rl.config import load_config
-
-LAUNCH = Path(__file__).parents[1] / "launch"
-TEXT = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size")
-SIZES = {
-    "tiny": (128, 2, 4, 2, 256),
-    "3b": (2048, 36, 16, 2, 11008),
-    "7b": (3584, 28, 28, 4, 18944),
-    "14b": (5120, 48, 40, 8, 13824),  # no published Qwen2.5-VL; the language model of Qwen2.5-14B
-    "32b": (5120, 64, 40, 8, 27648),
-    "72b": (8192, 80, 64, 8, 29568),
-}
-VISION = {
-    "hidden_size": 1280,
-    "depth": 32,
-    "num_heads": 16,
-    "intermediate_size": 3420,
-    "fullatt_block_indexes": [7, 15, 23, 31],
-}
-VOCABULARY = 152064
+MODELS = {"3b": "Qwen/Qwen2.5-VL-3B-Instruct", "7b": "Qwen/Qwen2.5-VL-7B-Instruct"}
+BUDGETS = {"ceilings": 20, "exactness": 90, "step 3b": 110, "step 7b": 160, "rollouts": 80, "vllm": 130}
+"""Seconds of each part, its imports included."""
+SMALL = {"ceilings", "exactness", "step 3b", "rollouts", "vllm"}
+"""Parts of --small; its 3b is a tiny model."""
+LORA = {"model.lora": "{r: 16, alpha: 32}"}
 
 
-class Clock(TrainerCallback):  # type: ignore[misc]
-    """Wall seconds of each update, including its rollouts, and what the trainer logged about it."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
-        self._since = 0.0
-
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        self._since = time.perf_counter()
-
-    def on_log(self, *args: Any, logs: dict[str, float], **kwargs: Any) -> None:
-        if "loss" in logs:
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            now = time.perf_counter()
-            self.rows.append({"seconds": now - self._since} | logs)
-            self._since = now
-
-
-def write_model(size: str, data: Path, out: Path) -> int:
-    """Write a model folder like a downloaded one, in bfloat16. Returns its number of parameters."""
-    build_tiny_for(str(data), out, "qwen2_5_vl", 0)
-    values = dict(zip(TEXT, SIZES[size], strict=True))
-    head, tied = values["hidden_size"] // values["num_attention_heads"], size in ("tiny", "3b")
-    known = json.loads((out / "config.json").read_text())
-    known["tie_word_embeddings"] = tied
-    known["text_config"] |= values | {"vocab_size": VOCABULARY, "tie_word_embeddings": tied}
-    known["text_config"]["layer_types"] = ["full_attention"] * values["num_hidden_layers"]
-    known["text_config"]["rope_parameters"]["mrope_section"] = [head // 8, 3 * head // 16, 3 * head // 16]
-    known["vision_config"] |= {"out_hidden_size": values["hidden_size"]} | ({} if size == "tiny" else VISION)
-    config = Qwen2_5_VLConfig(**known)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-            model = Qwen2_5_VLForConditionalGeneration(config)
-    finally:
-        torch.set_default_dtype(before)
-    model.generation_config.eos_token_id = config.text_config.eos_token_id
-    model.save_pretrained(out)
-    return sum(p.numel() for p in model.parameters())
-
-
-def measure(choices: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    data, model = folder / "data", folder / choices.size
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0 and not (model / "parameters").exists():
-        if not data.exists():
-            record(data, episodes=32, size=(540, 960))
-        parameters = write_model(choices.size, data, model)
-        (model / "parameters").write_text(str(parameters))
-    while not (model / "parameters").exists():
-        time.sleep(1)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-    settings = {
-        "model.path": model,
-        "model.lora": "{r: 16, alpha: 32}",
-        "model.max_new_tokens": choices.tokens,
-        "data.train": data,
-        "method.groups": choices.groups,
-        "method.spread_of": "none",
-        "method.patch_budget": "unlimited",
-        "training.beta": 0.0,
-        "training.deepspeed": LAUNCH / "deepspeed" / "zero2.json",
-        "training.max_steps": choices.updates,
-        "training.steps_per_generation": choices.micro,
-        "training.gradient_accumulation_steps": choices.micro,
-        "method.max_rows": choices.rows,
-        "training.bf16": str(torch.cuda.is_available()).lower(),
-        "training.report_to": "none",
-        "training.save_strategy": "'no'",
-    }
-    config = load_config(
-        LAUNCH / "configs" / "qwen2_5_vl_7b.yaml", [f"{key}={value}" for key, value in settings.items()]
+def settings_of(folder: Path, model: str, small: bool) -> dict[str, str]:
+    """Over benchmarks.one_step.COMMON."""
+    found = {"model.path": str(folder / model), "data.train": str(folder / "data"), "training.save_steps": "2"}
+    if small:
+        return found
+    many = {"model.max_new_tokens": "64", "data.limit": "2", "method.groups": "2", "method.rollouts": "8"}
+    return (
+        found
+        | many
+        | {"method.max_rows": "8", "training.gradient_accumulation_steps": "4"}
+        | {"training.steps_per_generation": "4"}
     )
-    trainer, clock = rl_trainer(set_up(config), None, folder / "run", None), Clock()
-    trainer.add_callback(clock)
-    trainer.train()
-    counted = clock.rows[1:] or clock.rows
-    mean = {key: sum(row[key] for row in counted) / len(counted) for key in counted[0]}
-    rollouts = mean["rollout/turns"] / mean["rollout/turns_per_second"]
+
+
+# ---------------------------------------------------------------------------------------- the parts, each in its process
+
+
+def model_in(folder: Path, model: str, small: bool) -> dict[str, Any]:
+    """Recordings and a model, once per folder."""
+    from benchmarks.published import write_model
+    from guiderail.envs.pocket.record import record
+    from guiderail.launch.pretrain import build_tiny_for
+
+    data, out = folder / "data", folder / model
+    if not data.exists():
+        record(data, episodes=4, size=(160, 288) if small else (1080, 2400))
+    if not (out / "whole").exists():
+        if small:
+            build_tiny_for(str(data), out, "qwen2_5_vl", 0)
+        else:
+            write_model(MODELS[model], data, out)
+        (out / "whole").touch()
+    return {"model": str(out)}
+
+
+def exactness(small: bool) -> dict[str, Any]:
+    """Rows of one micro-batch that share most of their prompt, through the whole language model. logps, gradients: distance to
+    dense attention in float32 with the same weights, the largest of any token, and relative."""
+    import torch
+
+    from benchmarks.attention import TREES, Side, made_up, random_model, seconds
+    from guiderail.agent.errors import SetupError
+    from guiderail.agent.local.attention import use_attention
+    from guiderail.agent.local.loading import load_encoder
+    from guiderail.rl.tiny.model import build_tiny
+
     cuda = torch.cuda.is_available()
-    return {
-        "size": choices.size,
-        "parameters": int((model / "parameters").read_text()),
-        "seconds_per_step": mean["seconds"],
-        "rollout_seconds": rollouts,
-        "sampled_turns": mean["rollout/turns"],
-        "sampled_tokens_per_second": mean["update/tokens"] / rollouts,
-        "update_seconds": mean["seconds"] - rollouts,
-        "update_rows": mean["update/rows"],
-        "update_tokens_per_second": mean["update/forward_tokens"] / (mean["seconds"] - rollouts),
-        "peak_memory_bytes": torch.cuda.max_memory_allocated() if cuda else 1024 * getrusage(RUSAGE_SELF).ru_maxrss,
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
-        "device": torch.cuda.get_device_name() if cuda else f"CPU {platform.machine()}",
-        "torch": torch.__version__,
-        "arguments": {key: value for key, value in vars(choices).items() if key not in ("folder", "json")},
-    }
+    sizes = {"model": None, "width": 128, "layers": 1} if small else {"model": MODELS["3b"], "layers": 4}
+    shape = argparse.Namespace(**sizes, device="cuda" if cuda else "cpu", checkpointing=False, dtype="bfloat16")
+    with tempfile.TemporaryDirectory() as scratch:
+        encoder = load_encoder(build_tiny(Path(scratch), ["tap the button"], width=32, layers=1, vision_layers=1))
+    model = random_model(shape, encoder)
+    exact = random_model(argparse.Namespace(**vars(shape) | {"dtype": "float32"}), encoder)
+    exact.load_state_dict(model.state_dict())
+    turns = made_up(*((1, 4, 120, 40) if small else TREES["8k"]), model.config.get_text_config().vocab_size)
+
+    def passed(side: Any) -> tuple[Any, Any]:
+        logps = side.step()
+        weights = [p.grad.flatten().float() for p in side.model.parameters() if p.grad is not None]
+        return logps.float(), torch.cat(weights)
+
+    truth = passed(Side(exact, turns, encoder, None))
+    rows = []
+    for way in ("sdpa", "varlen", "flex"):
+        try:
+            side = Side(model, turns, encoder, use_attention(model, way, model.device))
+        except SetupError as error:
+            rows.append({"attention": way, "failed": str(error)})
+            continue
+        logps, gradient = passed(side)
+        apart_by = (gradient - truth[1]).norm() / truth[1].norm()
+        row = {"attention": way, "logps": float((logps - truth[0]).abs().max()), "gradients": float(apart_by)}
+        rows.append(row | {"seconds": min(seconds(side.step, model.device) for _ in range(2))})
+    return {"rows": rows}
+
+
+def step(folder: Path, model: str, small: bool, reached: dict[str, Any]) -> dict[str, Any]:
+    model_in(folder, model, small)
+    settings = settings_of(folder, model, small) | LORA
+    plan = planned_step(settings, reached)
+    run = one_run(settings, str(folder / f"{model}-run"))
+    return run | {"rows": [_with_share(row) for row in table(run, plan)]}
+
+
+def _with_share(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"share": row["floor_seconds"] / row["seconds"] if row["floor_seconds"] else None}
+
+
+def rollouts(folder: Path, model: str, small: bool, reached: dict[str, Any]) -> dict[str, Any]:
+    """The local engine, twice over the same number of groups."""
+    import torch
+
+    from guiderail.agent.local.vision import VisionStore
+    from guiderail.agent.policy import Sharing
+
+    model_in(folder, model, small)
+    settings = settings_of(folder, model, small) | LORA
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    config = configured(settings, device)
+    trainer = trainer_of(config, folder / "rollouts", Clock())
+    plan = planned_step(settings, reached)
+    rows = []
+    trainer.sampled()  # a warm-up
+    for name, on in (("shared", True), ("not shared", False)):
+        trainer.sharing, trainer.vision = Sharing(on, on, on), VisionStore(trainer.encoder, on=on)
+        floor, said = (plan.get(key, {}).get("rollout") if on else None for key in ("floor", "plan"))
+        row = {"engine": f"local, {name}", **_sampled(trainer, config)} | {
+            "floor_seconds": floor,
+            "planned_seconds": said,
+        }
+        rows.append(_with_share(row))
+    return {"rows": rows}
+
+
+def _sampled(trainer: Any, config: Any) -> dict[str, Any]:
+    """One generation of rollouts, timed."""
+    started = time.perf_counter()
+    trainer.sampled()
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "rollouts_per_second": config.method.groups * config.method.rollouts / seconds}
+
+
+def vllm(folder: Path, model: str, small: bool, server: str) -> dict[str, Any]:
+    """All weights are sent to the server, then it samples."""
+    import torch
+
+    there = {"rollout.engine": "vllm-server", "rollout.server": server, "model.lora": "null"}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    config = configured(settings_of(folder, model, small) | there, device)
+    trainer = trainer_of(config, folder / "vllm", Clock())
+    started = time.perf_counter()
+    trainer.rollouts.sync()
+    sync = time.perf_counter() - started
+    trainer.sampled()  # a warm-up
+    return {"rows": [{"engine": "vLLM", **_sampled(trainer, config), "sync_seconds": sync}]}
+
+
+def through_vllm(folder: Path, small: bool, budget: float) -> dict[str, Any]:
+    """The server belongs to this process, so that it ends whatever becomes of the part."""
+    from guiderail.agent.errors import SetupError
+
+    made = apart(budget, model_in, folder, "3b", small)
+    if "failed" in made:
+        return made
+    started = time.perf_counter()
+    try:
+        with served(folder / "3b", folder / "vllm.log", 0.6 * budget) as server:
+            return apart(budget - (time.perf_counter() - started), vllm, folder, "3b", small, server)
+    except SetupError as error:
+        return {"failed": str(error)}
+
+
+@contextmanager
+def served(model: Path, log: Path, seconds: float) -> Iterator[str]:
+    """The address of a vLLM server with this model, which ends with the block: $GUIDERAIL_VLLM_SERVER, or one that is started.
+    Raises SetupError without vLLM's environment, and where the server is not up in time."""
+    from guiderail.agent.errors import SetupError
+    from guiderail.agent.served.vllm.client import Server
+    from guiderail.agent.served.vllm.setting_up import Start, environment
+    from guiderail.agent.served.waiting import Failed
+
+    if given := os.environ.get("GUIDERAIL_VLLM_SERVER"):
+        yield given
+        return
+    program = environment() / "bin" / "vllm"
+    if not program.is_file():
+        raise SetupError(
+            f"no vLLM in {environment()}: guiderail setup vllm --path FOLDER, export GUIDERAIL_VLLM=FOLDER"
+        )
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    words = Start(str(model), 12288 + 64, 2, dtype="bfloat16", port=port).arguments()
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [str(program), *words, "--enforce-eager", "--gpu-memory-utilization", "0.5"],
+            env={**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"},
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    end = time.monotonic() + seconds
+    try:
+        while True:
+            try:
+                Server(f"http://127.0.0.1:{port}").wait_until_up(5)
+                break
+            except Failed:
+                if process.poll() is not None or time.monotonic() > end:
+                    raise SetupError(f"vLLM did not come up: {log.read_text()[-500:]}") from None
+                time.sleep(1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # its engine is a process of its own
+        process.wait(30)
+
+
+# ------------------------------------------------------------------------------------------------------------ the whole
+
+
+def part(name: str, folder: Path, small: bool, reached: dict[str, Any] | None, budget: float) -> dict[str, Any]:
+    """One part in its process."""
+    if name == "ceilings":
+        return apart(budget, ceilings, *((0.2, 256) if small else ()))
+    if name == "exactness":
+        return apart(budget, exactness, small)
+    if name == "vllm":
+        return through_vllm(folder, small, budget)
+    if name == "rollouts":
+        return apart(budget, rollouts, folder, "3b", small, reached)
+    return apart(budget, step, folder, name.split()[1], small, reached)
+
+
+def measure(parts: list[str], folder: Path, choices: argparse.Namespace) -> dict[str, Any]:
+    found: dict[str, Any] = {"small": choices.small, "parts": {}}
+    for name in parts:
+        started = time.perf_counter()
+        reached = found["parts"].get("ceilings")
+        made = part(
+            name, folder, choices.small, None if reached is None or "failed" in reached else reached, BUDGETS[name]
+        )
+        found["parts"][name] = made | {"took": time.perf_counter() - started}
+        print(f"\n## {name}, {found['parts'][name]['took']:.0f} s\n\n{said(made)}", flush=True)
+        if choices.out is not None:  # what is measured stays, whatever ends the next part
+            choices.out.write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def said(made: dict[str, Any]) -> str:
+    return f"failed: {made['failed']}" if "failed" in made else printed(made.get("rows") or [made])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="7b")
-    parser.add_argument("--folder", type=Path, help="keeps data and weights for the next call")
-    parser.add_argument("--groups", type=int, default=4)
-    parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--rows", type=int, default=4, help="rows per micro-batch")
-    parser.add_argument("--micro", type=int, default=8, help="micro-batches per update")
-    parser.add_argument("--updates", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
+    chosen = parser.add_mutually_exclusive_group(required=True)
+    chosen.add_argument("--all", action="store_true")
+    chosen.add_argument("--part", nargs="+", choices=BUDGETS)
+    parser.add_argument("--small", action="store_true", help="tiny shapes, for any machine")
+    parser.add_argument("--folder", type=Path, help="keeps recordings and weights for the next call")
+    parser.add_argument("--out", type=Path, help="also write JSON there, after each part")
     choices = parser.parse_args()
-    if choices.folder is None and os.environ.get("WORLD_SIZE", "1") != "1":
-        parser.error("several processes need one --folder for data and weights")
+    import guiderail.launch.train  # noqa: F401  processes that are forked from this one have it
+
+    parts = choices.part or [name for name in BUDGETS if not choices.small or name in SMALL]
     with tempfile.TemporaryDirectory() as scratch:
-        result = measure(choices, choices.folder or Path(scratch))
-    if int(os.environ.get("RANK", "0")) == 0:
-        print(json.dumps(result, indent=2) if choices.json else "\n".join(f"{k:26} {v}" for k, v in result.items()))
+        folder = (choices.folder or Path(scratch)).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        measure(parts, folder, choices)
 
 
 if __name__ == "__main__":

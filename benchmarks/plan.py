@@ -3,9 +3,10 @@
     python benchmarks/plan.py [--json] [--case NAME] [--out FILE]
 
 Each case trains for two updates of two micro-batches with the real trainer, in a process of its own: published widths, random
-weights, screenshots of a simulated phone, a vocabulary of 16,384 except where the name says whole. `memory` is the peak of all tensors that are alive during the
-second update (benchmarks/allocations.py); operations are those of the first, counted by torch's FlopCounterMode. Both stand beside what `guiderail plan` computes for the same micro-batches. A few minutes, and at
-most 5 GiB at a time.
+weights, screenshots of a simulated phone, a vocabulary of 16,384 except where the name says whole. `memory` is the peak of all
+tensors that are alive during the second update (benchmarks/allocations.py); operations are those of the first, counted by torch's
+FlopCounterMode. Both stand beside what `guiderail plan` computes for the same micro-batches. A few minutes, and at most 5 GiB at
+a time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import os
 import platform
 import tempfile
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ LORA = "{r: 16, alpha: 32}"
 @dataclass(frozen=True)
 class Case:
     """model: whose widths. layers: of the language model; depth: of the tower. rows, steps: of a micro-batch, and the step of
-    the recording that they answer, which sets how long they are. settings: as on the command line."""
+    the recording that they answer, which sets how long they are. settings: as on the command line. teacher: whose widths the
+    teacher has, with as many layers; None for no teacher."""
 
     name: str
     model: str
@@ -39,11 +41,26 @@ class Case:
     step: int = 1
     size: tuple[int, int] = (270, 600)
     settings: dict[str, str] = field(default_factory=dict)
+    teacher: str | None = None
+
+    @property
+    def vocabulary(self) -> int | None:
+        return None if "whole vocabulary" in self.name else 1 << 14
 
 
-def _case(name: str, model: str, layers: int, depth: int, rows: int = 2, step: int = 1, **settings: str) -> Case:
+def _case(
+    name: str,
+    model: str,
+    layers: int,
+    depth: int,
+    rows: int = 2,
+    step: int = 1,
+    teacher: str | None = None,
+    **settings: str,
+) -> Case:
     size = (1080, 2400) if name.endswith("1080x2400") else (270, 600)
-    return Case(name, model, layers, depth, rows, step, size, {k.replace("__", "."): v for k, v in settings.items()})
+    given = {k.replace("__", "."): v for k, v in settings.items()}
+    return Case(name, model, layers, depth, rows, step, size, given, teacher)
 
 
 CASES = (
@@ -72,6 +89,8 @@ CASES = (
     _case("2B LoRA, whole vocabulary", Q3_2B, 1, 1, model__lora=LORA),
     _case("2B full, whole vocabulary", Q3_2B, 1, 1, 1),
     _case("2B LoRA, 1080x2400", Q3_2B, 1, 1, 1, 0, model__lora=LORA),
+    _case("2B LoRA, teacher of 8B", Q3_2B, 1, 1, teacher=Q3_8B, model__lora=LORA),
+    _case("2B full, teacher of 2B", Q3_2B, 1, 1, teacher=Q3_2B),
 )
 
 
@@ -137,22 +156,23 @@ def measured(case: Case, folder: Path) -> dict[str, Any]:
 
     import torch
     from allocations import Allocations
-    from real_widths import made_up, write_model
+    from published import write_model
     from torch.utils.flop_counter import FlopCounterMode
 
     from guiderail.envs.pocket.record import record
     from guiderail.launch.before import training_of
     from guiderail.launch.plan import flops, memory
-    from guiderail.launch.plan.setting import setting_of
+    from guiderail.launch.plan.setting import setting_of, teacher_of
     from guiderail.launch.plan.shape import shape_of
     from guiderail.launch.train import _common, set_up
     from guiderail.rl.config import load_config
+    from guiderail.rl.distill import teacher as distill
     from guiderail.rl.train.arguments import make_training_args
     from guiderail.rl.train.trainer import SemiOnlineTrainer
 
     torch.set_num_threads(1)
     record(folder / "data", episodes=6, size=case.size)
-    write_model(case, folder / "data", folder / "model")
+    write_model(case.model, folder / "data", folder / "model", case.layers, case.depth, case.vocabulary)
     settings = {
         "model.path": str(folder / "model"),
         "model.dtype": "bfloat16",
@@ -172,6 +192,9 @@ def measured(case: Case, folder: Path) -> dict[str, Any]:
         "method.max_rows": str(case.rows),
         **case.settings,
     }
+    if case.teacher is not None:
+        write_model(case.teacher, folder / "data", folder / "teacher", case.layers, case.depth, case.vocabulary)
+        settings |= {"teacher.path": str(folder / "teacher"), "method.algorithm": "distill"}
     config = load_config(
         LAUNCH / "configs" / "qwen3_vl_8b.yaml",
         [f"{key}={value}" for key, value in settings.items()],
@@ -193,15 +216,21 @@ def measured(case: Case, folder: Path) -> dict[str, Any]:
             tensors.reset()
         return samples
 
+    teacher = None
+    if config.teacher is not None:
+        teacher = distill.ModelTeacher(config.teacher, setup.encoder)
+        teacher.model = distill._frozen(config.teacher, "cpu")
     trainer = SemiOnlineTrainer(
         setup.base,
         collect,
         make_training_args(training, folder / "run", deepspeed),
         max_rows=case.rows,
+        teacher=teacher,
         **_common(setup),
     )
     tensors = Allocations()
-    tensors.see([[*m.parameters(), *m.buffers()] for m in (trainer.model, trainer.ref_model) if m is not None])
+    models = (trainer.model, trainer.ref_model, teacher and teacher.model)
+    tensors.see([[*m.parameters(), *m.buffers()] for m in models if m is not None])
     lay = trainer._lay_out
 
     def laid(turns: Any) -> Any:
@@ -218,13 +247,20 @@ def measured(case: Case, folder: Path) -> dict[str, Any]:
     shape = shape_of(str(folder / "model"))
     setting = setting_of(config, shape, gpu=False)
     rows = [_rows(layout, setup.encoder) for layout in seen[:2]]
-    parts = memory.static(shape, setting, 1) | max(
-        (memory.update(shape, setting, one, 1, gpu=False) for one in rows), key=memory.total
-    )
-    counted = [flops.update(shape, setting, one, stored=config.model.freeze_vision) for one in rows]
-    once = {picture for layout in seen[:2] for picture in layout.pictures} if config.model.freeze_vision else set()
+    once = {picture for layout in seen[:2] for picture in layout.pictures}
     stored = memory.Rows(1, 1, 0, tuple(int(setup.encoder.grid(picture).prod()) for picture in once))
-    planned = sum(sum(parts.values()) for parts in counted) + flops.forward(shape, setting, stored)["vision"].total
+    static = memory.static(shape, setting, 1)
+    phases = [memory.update(shape, setting, one, 1, gpu=False) for one in rows]
+    planned = sum(sum(flops.update(shape, setting, one, stored=config.model.freeze_vision).values()) for one in rows)
+    if config.model.freeze_vision:
+        planned += flops.forward(shape, setting, stored)["vision"].total
+    if (taught := teacher_of(config, setting, gpu=False)) is not None:
+        static["teacher"] = memory.weights(taught.shape, taught.setting)
+        phases += [memory.teaching(taught.shape, taught.setting, one) for one in rows]
+        planned += sum(flops.teaching(taught.shape, taught.setting, one) for one in rows)
+        planned += sum(flops.divergence(shape, setting, one) for one in rows)
+        planned += flops.forward(taught.shape, taught.setting, stored)["vision"].total
+    parts = static | max(phases, key=memory.total)
     return {
         "case": case.name,
         "layers": [case.layers, case.depth],
@@ -236,6 +272,25 @@ def measured(case: Case, folder: Path) -> dict[str, Any]:
         "planned_flops": planned,
         "seconds": seconds,
     }
+
+
+def made_up(setup: Any, case: Case) -> list[Any]:
+    """`rows` different answers to the same step of each of two episodes: two micro-batches."""
+    from guiderail.agent.types import Completion
+    from guiderail.envs.recordings.replay import expert_turn
+    from guiderail.rl.credit.samples import StepSample
+
+    episodes = [e for e in setup.data.episodes if len(e.steps) > case.step][:2]
+    samples = []
+    for episode in episodes:
+        for row in range(case.rows):
+            past = [replace(step, thought=f"Attempt {row}. {step.thought or ''}") for step in episode.steps]
+            prompt, text = expert_turn(replace(episode, steps=tuple(past)), case.step, setup.dialogue)
+            ids = tuple(setup.encoder.target(text).tolist())
+            completion = Completion(text, ids, (-1.0,) * len(ids))
+            advantage = 1.0 if row % 2 else -1.0
+            samples.append(StepSample(episode.id, row, case.step, prompt, completion, 0, 0, 0, 0, advantage))
+    return samples
 
 
 def _rows(layout: Any, encoder: Any) -> Any:

@@ -17,8 +17,8 @@ from peft import LoraConfig
 from guiderail.agent.dialogue import Dialogue
 from guiderail.agent.disk import write_whole
 from guiderail.agent.local.encode import Encoder
-from guiderail.agent.local.loading import adapter_base, load_encoder
-from guiderail.agent.shipped import shipped
+from guiderail.agent.local.loading import load_encoder
+from guiderail.agent.shipped import adapter_base, shipped
 from guiderail.agent.types import Episode, Prompt
 from guiderail.envs.live.attempts import Patience
 from guiderail.envs.recordings.episodes import Dataset
@@ -94,7 +94,7 @@ def train(config: Config, out: Path, resume: bool, watch: Watch | None = None, p
                 parts.notes(setup.data, config=True)
             other_screens(config.model.path, read_voice(Path(shipped(config.model.path))), setup.voice.screens)
         trainer, loss = _trained(setup, live, out, resume, log, watch)
-        trainer.save_policy(out / "model", setup.voice.save)
+        trainer.save_policy(out / "model")
         metrics: dict[str, Any] = {
             "updates": trainer.state.global_step,
             "sampled_turns": getattr(trainer.progress, "sampled_turns", 0),
@@ -130,6 +130,7 @@ def _trained(
     config = setup.config
     checkpoint = last_checkpoint(out) if resume else None
     trainer = _sft(setup, out) if config.method.algorithm == "sft" else rl_trainer(setup, live, out, log)
+    trainer.beside = setup.voice.save
     updates = int(checkpoint.name.split("-")[-1]) if checkpoint is not None else 0
     if log is not None and resume:
         drop_generations(out, updates // updates_of(config.rl_training()).per_generation)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from guiderail.agent.dialects import DIALECTS
 from guiderail.agent.dialogue import Window
 from guiderail.agent.errors import SetupError
-from guiderail.agent.policy import Attention, Sharing
+from guiderail.agent.policy import Attention, Sharing, Speculation
 from guiderail.agent.registry import Registry, nearest, origins
 from guiderail.envs.recordings.match import ALL_RULES
 from guiderail.patch.base import PATCHES
@@ -342,8 +342,12 @@ class Rollout(Section):
     requests under way at once, per process. tolerance: largest mean difference of a probe token's log-probability between
     vLLM and the trainer after a weight sync; by default 0.001 where both compute in float32, 0.1 in bfloat16.
 
-    share_vision, share_prefill, drafts: what the local engine may share between rollouts and verify in advance
-    (agent.policy.Sharing); no answer changes with them. features: a folder in which all processes of a host keep vision features, over runs too; by default the
+    sleep: whether vLLM gives its memory back during updates; a server must have been started for it.
+
+    share_vision, share_prefill: what the local engine may share between rollouts (agent.policy.Sharing); no answer changes
+    with them. speculation: how answers are drafted and verified in advance. Of the local engine (agent/local/drafts.py): off;
+    ngram, the default: the expert's answer; suffix: also earlier answers at the same step; auto: these where measured times
+    say so. Of vLLM: off, ngram or suffix, as vLLM starts it; auto and the default take a server as it is. features: a folder in which all processes of a host keep vision features, over runs too; by default the
     environment's GUIDERAIL_FEATURES, which evaluation reads as well. decoders: threads that decode screenshots before they are
     needed, in rollouts and updates; 0 for none.
     """
@@ -358,7 +362,8 @@ class Rollout(Section):
     tolerance: float | None = Field(default=None, gt=0)
     share_vision: bool = True
     share_prefill: bool = True
-    drafts: bool = True
+    speculation: Speculation | None = None
+    sleep: bool = False
     features: str | None = None
     decoders: int = Field(default=2, ge=0, le=64)
 
@@ -370,9 +375,12 @@ class Rollout(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_nccl(cls, values: Any) -> Any:
-        """Records of earlier releases name the port of a group for weights, which travel as files now."""
-        return {k: v for k, v in values.items() if k != "group_port"} if isinstance(values, dict) else values
+    def _of_earlier_releases(cls, values: Any) -> Any:
+        """They named the port of a group for weights, which travel as files now; and `drafts`, which is `speculation` now."""
+        if not isinstance(values, dict):
+            return values
+        kept = {k: v for k, v in values.items() if k not in ("group_port", "drafts")}
+        return {"speculation": "off", **kept} if values.get("drafts") is False else kept
 
     @field_validator("server")
     @classmethod
@@ -383,7 +391,8 @@ class Rollout(Section):
         return value
 
     def sharing(self) -> Sharing:
-        return Sharing(self.share_vision, self.share_prefill, self.drafts)
+        """What the local engine shares."""
+        return Sharing(self.share_vision, self.share_prefill, self.speculation or "ngram")
 
 
 class Config(Section):

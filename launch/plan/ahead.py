@@ -11,13 +11,12 @@ from guiderail.agent.dialogue import Dialogue
 from guiderail.agent.types import Episode
 from guiderail.launch import show
 from guiderail.launch.plan import machines, page, planned, seconds
-from guiderail.launch.plan.command import base_of
 from guiderail.launch.plan.lengths import Lengths, lengths_of
 from guiderail.launch.plan.machines import GIB, GPU, Cluster
 from guiderail.launch.plan.memory import total
 from guiderail.launch.plan.seconds import Assumed
 from guiderail.launch.plan.setting import setting_of
-from guiderail.launch.plan.shape import Shape, shape_of
+from guiderail.launch.plan.shape import Shape, base_of, shape_of
 from guiderail.rl.config import Config
 
 PROCESS, CACHES = 1.0 * GIB, 1.0 * GIB
@@ -34,9 +33,9 @@ def check(
 ) -> None:
     """Print what the run will take, on the process that is `first`. tokens: of a text. device: name and bytes of this
     process's GPU, None on a CPU. Raises SetupError, on every process, for a run that cannot fit."""
-    if str(config.method.algorithm) not in ("sft", "offline", "semi-online"):
+    if config.live:
         return
-    shape, where = shape_of(base_of(config)), config.data.train if config.data is not None else ""
+    shape, where = shape_of(base_of(config.model.path)), config.data.train if config.data is not None else ""
 
     def measure(one: Config) -> Lengths:
         vision = replace(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,6 @@ import typer
 
 from guiderail.agent.dialects import DIALECTS
 from guiderail.agent.dialogue import Dialogue
-from guiderail.agent.errors import SetupError
 from guiderail.agent.processor import checkpoint_vision
 from guiderail.agent.screen import Vision
 from guiderail.agent.shipped import shipped
@@ -22,7 +20,7 @@ from guiderail.launch.options import Json
 from guiderail.launch.plan import choose, machines, page, planned
 from guiderail.launch.plan.lengths import Lengths, counter, lengths_of, typical
 from guiderail.launch.plan.seconds import Assumed
-from guiderail.launch.plan.shape import PUBLISHED, Shape, shape_of
+from guiderail.launch.plan.shape import PUBLISHED, Shape, base_of, shape_of
 from guiderail.rl.config import Config, Data, load_config
 from guiderail.rl.keys.training import checked
 
@@ -56,7 +54,7 @@ def plan(
     given = [*(overrides or []), *([f"data.train={data}"] if data else [])]
     chosen = load_config(configs.find(config), _with_data(given))
     checked(training_of(chosen)[0], chosen.method.algorithm)
-    shape, measure = shape_of(base_of(chosen)), measure_of(chosen, screen)
+    shape, measure = shape_of(base_of(chosen.model.path)), measure_of(chosen, screen)
     assumed, table = Assumed().but(assume or []), machines.gpus(prices)
     wanted = [machines.find(gpu, table)] if gpu else [*table.values()]
     plans = choose.compare(chosen, shape, measure(chosen), choose.clusters(wanted, count, nodes), assumed)
@@ -92,17 +90,6 @@ def _with_data(given: list[str]) -> list[str]:
     return given if any(one.startswith("data.train=") for one in given) else [*given, f"data.train={NONE_YET}"]
 
 
-def base_of(config: Config) -> str:
-    """The base model's name where model.path is an adapter."""
-    file = Path(config.model.path) / "adapter_config.json"
-    if not file.is_file():
-        return config.model.path
-    try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError) as error:
-        raise SetupError(f"{file} names no base model ({error}); give the adapter again, whole") from None
-
-
 def vision_of(model: str, shape: Shape) -> Vision:
     """The model's resize rule, from its folder or, for a published model, from its family's settings."""
     if model in PUBLISHED and not Path(shipped(model)).is_dir():
@@ -113,7 +100,7 @@ def vision_of(model: str, shape: Shape) -> Vision:
 
 def measure_of(config: Config, screen: str | None = None) -> planned.Measure:
     """What gives the lengths of this config's prompts, and of variants of it. The recordings are read once."""
-    model = base_of(config)
+    model = base_of(config.model.path)
     shape = shape_of(model)
     recorded: Dataset | None = None
     data = config.data or Data(train=NONE_YET)

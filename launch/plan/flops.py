@@ -102,6 +102,18 @@ def update(shape: Shape, s: Setting, rows: Rows, *, stored: bool) -> dict[str, f
     }
 
 
+def teaching(shape: Shape, s: Setting, rows: Rows) -> float:
+    """A teacher's pass over a micro-batch whose screenshots' features are stored. It makes its scores twice, see
+    rl/train/divergence.py. shape, s: the teacher's."""
+    found = forward(shape, s, rows)
+    return found["text"].total + 2 * found["head"].total
+
+
+def divergence(shape: Shape, s: Setting, rows: Rows) -> float:
+    """What a student adds to be compared with a teacher: scores, the same again in the backward, and their gradients."""
+    return (3 if s.lora else 4) * forward(shape, s, rows)["head"].total
+
+
 def _linear(shape: Shape, where: Iterable[Where], seen: Mapping[Where, float]) -> float:
     chosen = set(where)
     return sum(2.0 * one.weights * seen[one.where] for one in shape.linears() if one.where in chosen)

@@ -20,6 +20,7 @@ TILE = 32768  # columns of the vocabulary that TRL's head makes at once
 TILE_ROWS = 4096
 PROMPTS = 1 << 16  # prompt tokens decoded together (agent/local/policy.py)
 SCORES = 1 << 26  # entries of the decoder's table of scores (agent/local/decode.py)
+LOGITS = 1 << 25  # logits that a teacher makes at once (rl/train/divergence.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +45,21 @@ class Rows:
         return self.sequences * self.longest**2
 
 
+def weights(shape: Shape, s: Setting) -> float:
+    """Of the whole model, without adapters."""
+    return float(s.stored * shape.parameters())
+
+
 def static(shape: Shape, s: Setting, world: int) -> dict[str, float]:
     """What is there throughout the training, in bytes."""
-    trained, weights = s.trained(shape), float(s.stored * shape.parameters())
+    trained, whole = s.trained(shape), weights(shape, s)
     stage = s.zero or 0
     adapters = float(s.adapters * s.adapter_bytes)
     number = s.adapter_bytes if s.lora else s.stored
     spread = world if stage >= 3 else 1
     return {
-        "weights": (weights + adapters) / spread,
-        "reference": weights / spread if s.reference and not s.lora else 0.0,
+        "weights": (whole + adapters) / spread,
+        "reference": whole / spread if s.reference and not s.lora else 0.0,
         "gradients": float(trained * number) / (world if stage >= 2 else 1),
         # Without DeepSpeed Adam's two moments have the weights' own type; with it they and a copy of the weights are float32.
         "optimizer": float(2 * number * trained) if s.zero is None else 12.0 * trained / (world if stage else 1),
@@ -89,50 +95,67 @@ def block(shape: Shape, s: Setting, patches: int) -> float:
     return float(patches * (norms + inputs + 6 * v * e + inner + t.heads * 4))
 
 
-def mergers(shape: Shape, s: Setting, patches: int) -> float:
-    """What the mergers keep; there is one more for each deepstack layer."""
+def mergers(shape: Shape, s: Setting, patches: int) -> tuple[float, float]:
+    """What the mergers keep while the language model runs, and while the tower's blocks do. There is one for each deepstack
+    layer, whose input is the next block's, and one behind the last block, which is done before the blocks."""
     t, e = shape.tower, s.computed
     norm = t.hidden * (4 + (0 if s.lora else e)) if t.gated else t.hidden * e
     linear = 2 * t.hidden * (s.copies or e) + t.hidden * e
-    return float(patches * (norm + linear) * (1 + t.deep))
+    return float(patches * (norm + linear * (1 + t.deep))), float(patches * linear * min(t.deep, t.depth - 1))
+
+
+def gradients(s: Setting, wide: int, narrow: int, gated: bool) -> int:
+    """Of a token, those that are alive at once in the backward of a layer: most are so in its MLP. wide, narrow: its sizes. A
+    LoRA layer has two of its input, one of them in the adapter's numbers."""
+    e = s.computed
+    if s.copies:
+        return wide * s.copies + 2 * narrow * e
+    return ((2 if gated or s.lora else 1) * wide + narrow) * e
 
 
 def head(shape: Shape, s: Setting, rows: Rows, gpu: bool) -> float:
-    """The backward of the fused head: a tile of scores, gradients of the hidden states in float32, and, where the head is
-    trained, its whole gradient in float32. Without Triton the softmax of a tile takes about five float32 tiles."""
+    """The last norm, and the backward of the fused head: a tile of scores, gradients of the hidden states in float32, and, where
+    the head is trained, its whole gradient in float32 and then in its own numbers. Without Triton the softmax of a tile takes
+    about five float32 tiles, and a part of the head is copied to float32."""
     tile = min(rows.targets, TILE_ROWS) * min(TILE, shape.vocabulary) * (s.computed + (0 if gpu else 5 * 4))
-    whole = 0 if s.lora else shape.vocabulary * shape.hidden * (4 + (s.stored if s.stored != 4 else 0))
-    return float(tile + rows.targets * shape.hidden * (4 + s.computed) + whole)
+    part = 0 if gpu or s.computed == 4 else min(TILE, shape.vocabulary) * shape.hidden * 4
+    whole = cast = 0
+    if not s.lora:
+        whole = shape.vocabulary * shape.hidden * 4
+        cast = shape.vocabulary * shape.hidden * s.stored if s.stored != 4 else 0
+    hidden = (rows.tokens + rows.targets) * shape.hidden * (4 + s.computed)
+    return float(tile + hidden + whole + max(part, cast))
 
 
 def update(shape: Shape, s: Setting, rows: Rows, world: int, gpu: bool) -> dict[str, float]:
     """What forward and backward of one micro-batch take on top of `static`, at the moment when they take most."""
-    patches, e = sum(rows.patches), s.computed
+    patches, e, t = sum(rows.patches), s.computed, shape.tower
     stream = s.stored if s.autocast else e
-    tower = s.trains_tower and patches > 0
     kept = shape.layers * (rows.tokens * shape.hidden * stream if s.checkpointing else layer(shape, s, rows))
-    per_block = patches * shape.tower.hidden * stream if s.checkpointing else block(shape, s, patches)
-    seen = shape.tower.depth * per_block + mergers(shape, s, patches) if tower else 0.0
-    features = (patches + rows.again) / shape.tower.merge**2 * shape.hidden * e * (1 + shape.tower.deep)
-    pixels = patches * shape.tower.pixels * (4 + e) if tower else 0.0
     embedded = 2 * rows.tokens * shape.hidden * stream
+    features = (patches + rows.again) / t.merge**2 * shape.hidden * e * (1 + t.deep)
     again = layer(shape, s, rows) if s.checkpointing else 0.0
-    # Gradients that are alive at once inside a layer: of the MLP's three wide tensors, and of its input.
-    inside = rows.tokens * (3 * shape.intermediate + 2 * shape.hidden) * e
-    of_head = head(shape, s, rows, gpu)
     largest = 0.0 if s.lora else shape.hidden * shape.intermediate * s.stored
-    of_layer = again + inside + largest
-    of_embedding = 0.0 if s.lora else float(shape.vocabulary * shape.hidden * s.stored)
-    of_block = (block(shape, s, patches) if s.checkpointing else 0.0) + 3 * patches * shape.tower.intermediate * e
-    after = max(of_embedding, of_block if tower else 0.0) - kept
-    backward = max(of_head, of_layer, after)
-    casts = (
-        2.0 * shape.parameters() if s.autocast and s.stored == 4 else 0.0
-    )  # autocast keeps bf16 weights for the forward
+    of_layer = again + rows.tokens * gradients(s, shape.intermediate, shape.hidden, True) + largest
+    # autocast keeps bf16 weights for the forward
+    casts = 2.0 * shape.parameters() if s.autocast and s.stored == 4 else 0.0
+    text = kept + max(of_layer, head(shape, s, rows, gpu), casts)
+    after = 0.0 if s.lora else float(shape.vocabulary * shape.hidden * s.stored)
+    seen = left = 0.0
+    if s.trains_tower and patches:
+        per_block = patches * t.hidden * stream if s.checkpointing else block(shape, s, patches)
+        # With LoRA the patches' embedding is frozen, and nothing keeps pixels.
+        seen = left = t.depth * per_block + (0.0 if s.lora else patches * t.pixels * e)
+        merged, still = mergers(shape, s, patches)
+        seen, left = seen + merged, left + still
+        of_block = patches * gradients(s, t.intermediate, t.hidden, t.gated)
+        after = max(after, of_block + (block(shape, s, patches) if s.checkpointing else 0.0))
+    # Either the language model's backward takes most, or what comes after it: the embedding's, and the tower's.
+    activations, vision = max((text, seen), (after, left), key=sum)
     return {
-        "activations": kept + embedded + max(backward, casts),
-        "vision": seen + features + pixels,
-        "mask": 2.0 * rows.pairs if rows.masked else 0.0,
+        "activations": embedded + activations,
+        "vision": vision + features,
+        "mask": float(rows.pairs) if rows.masked else 0.0,
         **gathered(shape, s, world),
     }
 
@@ -151,16 +174,28 @@ def rollouts(
 ) -> dict[str, float]:
     """What sampling takes on top of `static` in the local engine: rows: decoded together. longest: prompt tokens of a row.
     new: tokens of an answer. shared: part of `static` that ZeRO-3 gathers again."""
-    e, tokens = s.computed, rows * longest
-    cache = 2 * shape.layers * shape.keys * e * rows * (longest + new) * 1.25
-    prefill = tokens * (3 * shape.intermediate + 2 * shape.hidden + 3 * shape.queries) * e
-    mask = tokens * longest * (2 + e)
+    cache = 2 * shape.layers * shape.keys * s.computed * rows * (longest + new) * 1.25
     scores = min(rows * shape.vocabulary, SCORES) * 24.0
     return {
         "KV cache": cache,
-        "prefill": float(max(prefill + mask, scores)),
+        "prefill": max(inference(shape, s, Rows(rows, longest, 0)), scores),
         "gathered weights": shared if s.zero == 3 and world > 1 else 0.0,
     }
+
+
+def inference(shape: Shape, s: Setting, rows: Rows) -> float:
+    """A layer's tensors and the mask, in a pass without gradients."""
+    layer = rows.tokens * (3 * shape.intermediate + 2 * shape.hidden + 3 * shape.queries) * s.computed
+    return float(layer + (rows.pairs * (2 + s.computed) if rows.masked else 0))
+
+
+def teaching(shape: Shape, s: Setting, rows: Rows) -> dict[str, float]:
+    """What a pass of the teacher over a micro-batch takes on top of `static`. shape, s: the teacher's."""
+    scores = min(rows.targets * shape.vocabulary, LOGITS) * (s.computed + 3 * 4.0)
+    features = (sum(rows.patches) + rows.again) / shape.tower.merge**2 * shape.hidden * s.computed
+    tower = sum(rows.patches) * (3 * shape.tower.intermediate + 5 * shape.tower.hidden) * s.computed
+    text = rows.tokens * shape.hidden * s.computed + max(inference(shape, s, rows), scores)
+    return {"teacher's pass": features * (1 + shape.tower.deep) + max(text, float(tower))}
 
 
 def total(parts: Mapping[str, float]) -> float:

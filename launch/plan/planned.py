@@ -14,7 +14,7 @@ from guiderail.launch.plan.lengths import Ask, Lengths
 from guiderail.launch.plan.machines import GIB, Cluster
 from guiderail.launch.plan.memory import Rows
 from guiderail.launch.plan.seconds import Assumed, Spent
-from guiderail.launch.plan.setting import Setting, setting_of
+from guiderail.launch.plan.setting import Setting, setting_of, teacher_of
 from guiderail.launch.plan.shape import Shape
 from guiderail.rl.config import Config
 
@@ -27,25 +27,29 @@ CONTEXT, FRAGMENTS = 1.5 * GIB, 0.06
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes on one GPU, or in one process. static: all the time. update, rollouts: on top of it, in turn. context: for the
-    device and libraries."""
+    """Bytes on one GPU, or in one process. static: all the time. update, rollouts, teaching: on top of it, in turn. context:
+    for the device and libraries."""
 
     static: dict[str, float]
     update: dict[str, float]
     rollouts: dict[str, float]
+    teaching: dict[str, float]
     context: float
 
     @property
+    def largest(self) -> dict[str, float]:
+        """The parts of the phase that takes most."""
+        return max(self.update, self.rollouts, self.teaching, key=memory.total)
+
+    @property
     def peak(self) -> float:
-        used = memory.total(self.static) + max(memory.total(self.update), memory.total(self.rollouts))
+        used = memory.total(self.static) + memory.total(self.largest)
         return used * (1 + (FRAGMENTS if self.context else 0)) + self.context
 
     @property
     def parts(self) -> dict[str, float]:
-        """Static parts and those of the larger phase, without zeros."""
-        update, rollouts = memory.total(self.update), memory.total(self.rollouts)
-        found = self.static | (self.update if update >= rollouts else self.rollouts)
-        return {name: size for name, size in found.items() if size}
+        """Static parts and those of the largest phase, without zeros."""
+        return {name: size for name, size in (self.static | self.largest).items() if size}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +120,17 @@ def memory_of(
     if config.method.algorithm != "sft" and config.rollout.engine == "local":
         longest = lengths.longest.tokens
         together = seconds.rows_together(config, longest)
-        whole = float(s.stored * shape.parameters())
+        whole = memory.weights(shape, s)
         rollouts = memory.rollouts(shape, s, together, longest, round(answer), world, shared=whole)
     if config.rollout.engine == "vllm-colocate" and gpu is not None:
         static["vLLM"] = config.rollout.memory * gpu
-    return Memory(static, updates[largest], rollouts, CONTEXT if gpu is not None else 0.0), choices[largest]
+    teaching: dict[str, float] = {}
+    if (teacher := teacher_of(config, s, gpu=gpu is not None)) is not None:
+        static["teacher"] = memory.weights(teacher.shape, teacher.setting)
+        passes = [memory.teaching(teacher.shape, teacher.setting, rows) for rows in choices]
+        teaching = max(passes, key=memory.total)
+    context = CONTEXT if gpu is not None else 0.0
+    return Memory(static, updates[largest], rollouts, teaching, context), choices[largest]
 
 
 def micro_batch(config: Config, s: Setting, shape: Shape, ask: Ask, answer: float, gpu: bool) -> Rows:

@@ -22,7 +22,7 @@ from guiderail.launch.plan import flops, memory
 from guiderail.launch.plan.lengths import Ask, Lengths
 from guiderail.launch.plan.machines import Cluster
 from guiderail.launch.plan.memory import Rows
-from guiderail.launch.plan.setting import Setting
+from guiderail.launch.plan.setting import Setting, teacher_of
 from guiderail.launch.plan.shape import Shape
 from guiderail.rl.config import Config
 
@@ -126,15 +126,18 @@ def spent(config: Config, shape: Shape, s: Setting, lengths: Lengths, cluster: C
         return _sft(config, shape, s, lengths, cluster, assumed)
     method, offline = config.method, config.method.algorithm == "offline"
     answer = assumed.answer or lengths.answer
-    budget = float(method.patch_budget) if isinstance(method.patch_budget, int) else math.inf
+    budget = _budget(config, max(lengths.steps))
+    learned = 1.0 if method.spread_of == "none" else assumed.kept
     units = sum(lengths.steps) if offline else len(lengths.steps)
     groups = min(method.groups, units)
-    tries = [groups * (1 - assumed.kept) ** k for k in range(method.tries)]  # each samples the groups still missing
+    tries = [groups * (1 - learned) ** k for k in range(method.tries)]  # each samples the groups still missing
     sampled = sum(tries)
     turns = 1.0 if offline else mean_turns(lengths.steps, assumed.agreement, budget)
     asks = _reached(lengths, 1.0 if offline else assumed.agreement, budget)
     asked = sampled * method.rollouts * turns
-    kept = min(sampled * assumed.kept, groups) * method.rollouts * turns
+    kept = min(sampled * learned, groups) * method.rollouts * turns
+    if config.teacher is not None:  # the experts' own turns are trained on beside them
+        kept /= 1 - config.teacher.recorded
     rows = min(kept, float(s.windows * s.micro * s.rows * cluster.world))
     training = config.rl_training()
     visits = training.get("num_train_epochs")
@@ -147,6 +150,14 @@ def spent(config: Config, shape: Shape, s: Setting, lengths: Lengths, cluster: C
     seconds = _sampling(config, shape, s, cluster, assumed, asks, mine, answer)
     seen = min(s.rows, method.rollouts) if s.share and config.update.share_vision else 1
     seconds |= _learning(shape, s, cluster, assumed, asks, rows, answer, seen)
+    if (teacher := teacher_of(config, s, gpu=True)) is not None:
+        speed = cluster.gpu.tflops * 1e12 * assumed.mfu
+        work = mine / method.rollouts * _picture(teacher.shape, teacher.setting, asks)
+        for ask, share in asks:
+            row = row_of(ask, answer)
+            each = flops.teaching(teacher.shape, teacher.setting, row) + flops.divergence(shape, s, row)
+            work += rows / cluster.world * each * share
+        seconds["teacher"] = work / speed
     return Spent(generations, s.windows * s.passes, asked, rows, rows / kept, seconds)
 
 
@@ -155,6 +166,22 @@ def _reached(lengths: Lengths, agreement: float, budget: float) -> list[tuple[As
     reached = turns_of(max(ask.step for ask in lengths.asks) + 1, agreement, budget)
     weights = [reached[ask.step] for ask in lengths.asks]
     return [(ask, weight / sum(weights)) for ask, weight in zip(lengths.asks, weights, strict=True)]
+
+
+def _budget(config: Config, longest: int) -> float:
+    """Repairs per rollout; of a falling budget, its mean over the run. longest: steps of a recording."""
+    budget = config.method.patch_budget
+    if budget == "falling":
+        return (longest - 1) / 2
+    return math.inf if budget == "unlimited" else float(budget)
+
+
+def _picture(shape: Shape, s: Setting, asks: Sequence[tuple[Ask, float]]) -> float:
+    """Operations of the tower for one screenshot."""
+    return sum(
+        flops.forward(shape, s, row_of(ask, 0))["vision"].total / max(1, len(ask.patches)) * share
+        for ask, share in asks
+    )
 
 
 def _samplers(config: Config, cluster: Cluster) -> int:
@@ -176,12 +203,8 @@ def _sampling(
     speed = cluster.gpu.tflops * 1e12 * assumed.mfu
     mean = sum(ask.tokens * share for ask, share in asks)
     text = sum(flops.forward(shape, s, row_of(ask, 0))["text"].total * share for ask, share in asks)
-    vision = sum(
-        flops.forward(shape, s, row_of(ask, 0))["vision"].total / max(1, len(ask.patches)) * share
-        for ask, share in asks
-    )
     # A screenshot is encoded once per generation and GPU: the rollouts of a group share its features.
-    prefill = (mine * text + mine / config.method.rollouts * vision) / speed
+    prefill = (mine * text + mine / config.method.rollouts * _picture(shape, s, asks)) / speed
     together = max(1.0, min(config.method.width, mine, memory.PROMPTS / mean))
     if config.rollout.engine != "local":
         together = max(1.0, min(config.rollout.concurrency, mine))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from guiderail.launch.before import training_of
-from guiderail.launch.plan.shape import Linear, Shape
+from guiderail.launch.plan.shape import Linear, Shape, base_of, shape_of
 from guiderail.rl.config import Config, updates_of
 from guiderail.rl.keys.training import SFT_DEFAULTS
 
@@ -104,3 +104,31 @@ def setting_of(config: Config, shape: Shape, *, gpu: bool) -> Setting:
         rows=int(given["per_device_train_batch_size"]) if sft else config.method.max_rows,
         share=config.update.share_prefix and not sft,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A model that scores what is trained on, a frozen copy in each process (rl/distill/teacher.py). setting: of its passes."""
+
+    shape: Shape
+    setting: Setting
+
+
+def teacher_of(config: Config, student: Setting, *, gpu: bool) -> Teacher | None:
+    """None where there is none, or it is on a server. With dtype auto its numbers are taken as bfloat16 on a GPU, as published
+    ones are. Raises SetupError for a model whose shape is not known."""
+    given = config.teacher
+    if given is None or given.path is None or config.method.algorithm == "sft":
+        return None
+    stored = 4 if given.dtype == "float32" or (given.dtype == "auto" and not gpu) else 2
+    setting = replace(
+        student,
+        adapted=(),
+        trains_tower=False,
+        stored=stored,
+        computed=2 if student.autocast else stored,
+        zero=None,
+        checkpointing=False,
+        reference=False,
+    )
+    return Teacher(shape_of(base_of(given.path)), setting)

@@ -170,6 +170,17 @@ def shape_of(model: str) -> Shape:
     return read_shape(known or {}, model)
 
 
+def base_of(path: str) -> str:
+    """The base model's name where `path` is an adapter's folder, else `path`. Raises SetupError."""
+    file = Path(path) / "adapter_config.json"
+    if not file.is_file():
+        return path
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError) as error:
+        raise SetupError(f"{file} names no base model ({error}); give the adapter again, whole") from None
+
+
 def read_shape(config: Mapping[str, Any], name: str) -> Shape:
     """config: the content of a config.json. Raises SetupError for a model of another family."""
     family = config.get("model_type")

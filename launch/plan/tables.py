@@ -9,11 +9,11 @@ from pathlib import Path
 
 from guiderail.launch import configs
 from guiderail.launch.plan import choose, machines, page
-from guiderail.launch.plan.command import NONE_YET, base_of, measure_of
+from guiderail.launch.plan.command import NONE_YET, measure_of
 from guiderail.launch.plan.machines import GIB, Cluster
 from guiderail.launch.plan.planned import Planned, plan
 from guiderail.launch.plan.seconds import Assumed
-from guiderail.launch.plan.shape import shape_of
+from guiderail.launch.plan.shape import base_of, shape_of
 from guiderail.rl.config import load_config
 
 RECIPES = (
@@ -31,7 +31,7 @@ _PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
 
 def recipe(name: str, gpu: str, count: int, nodes: int) -> Planned:
     config = load_config(configs.find(name), [f"data.train={NONE_YET}"])
-    shape = shape_of(base_of(config))
+    shape = shape_of(base_of(config.model.path))
     return plan(config, shape, measure_of(config)(config), Cluster(machines.gpus()[gpu], count, nodes), Assumed())
 
 
@@ -56,7 +56,7 @@ def parts() -> Iterator[Sequence[str]]:
 def comparison() -> Iterator[Sequence[str]]:
     """The GPUs that hold full fine-tuning of the 8B, by what the run costs."""
     config = load_config(configs.find("full_8gpus"), [f"data.train={NONE_YET}"])
-    shape = shape_of(base_of(config))
+    shape = shape_of(base_of(config.model.path))
     candidates = choose.clusters(machines.gpus().values(), None, None)
     fitting = [
         one for one in choose.compare(config, shape, measure_of(config)(config), candidates, Assumed()) if one.fits

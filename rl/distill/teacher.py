@@ -25,11 +25,12 @@ from transformers.integrations import deepspeed
 
 from guiderail.agent.errors import SetupError
 from guiderail.agent.local.encode import Encoder
-from guiderail.agent.local.loading import adapter_base, load_encoder, load_model, with_adapter
+from guiderail.agent.local.loading import load_encoder, load_model, with_adapter
 from guiderail.agent.local.vision import VisionStore
 from guiderail.agent.policy import Policy
 from guiderail.agent.served.openai import ServedPolicy
 from guiderail.agent.served.scores import scores
+from guiderail.agent.shipped import adapter_base
 from guiderail.agent.types import Prompt
 from guiderail.rl.config import Teacher as Settings
 from guiderail.rl.credit.samples import StepSample

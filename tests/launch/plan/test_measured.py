@@ -22,7 +22,8 @@ def test_what_was_measured_is_near_the_plan(row):
 def test_the_cases_differ_in_what_takes_memory():
     cases = [row["case"] for row in RECORD["rows"]]
     assert len(set(cases)) == len(cases)
-    for kind in ("2B", "3B", "float32", "KL", "no checkpointing", "ZeRO-2"):
+    assert sum("full" in case and "teacher" not in case for case in cases) == 4
+    for kind in ("2B", "3B", "7B", "float32", "KL", "no checkpointing", "ZeRO-2", "teacher", "1080x2400"):
         assert any(kind in case for case in cases)
 
 
