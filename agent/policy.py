@@ -12,6 +12,8 @@ from guiderail.agent.types import Completion, Prompt
 
 Attention = Literal["auto", "sdpa", "varlen", "flex", "eager"]
 """How a model in this process attends; see `agent.local.attention`."""
+Speculation = Literal["off", "ngram", "suffix", "auto"]
+"""How answers are drafted; see `Sharing`."""
 LONG_ROW = 2048
 """Tokens of a row from which "auto" attends without a mask."""
 
@@ -38,13 +40,16 @@ class Sharing:
     """Work that a policy in this process does only once. Answers are the same with any of it off, up to rounding.
 
     share_vision: each screenshot goes through the vision tower once (`agent.local.vision`). share_prefill: tokens that
-    prompts have in common at their start are computed once (`agent.local.prefix`). drafts: where the prompt carries the
-    expert's answer, it is verified in one forward instead of being decoded token by token (`agent.local.decode`).
+    prompts have in common at their start are computed once (`agent.local.prefix`). speculation: which drafts are verified in
+    one forward instead of being decoded token by token (`agent.local.drafts`). off: none. ngram: the expert's answer, where
+    the prompt carries it, as long as enough of its tokens are accepted. suffix: also what the policy itself said at its
+    earlier visits of the step. auto: as suffix, where measured times say that it is faster; a repeated run may then round
+    otherwise.
     """
 
     share_vision: bool = True
     share_prefill: bool = True
-    drafts: bool = True
+    speculation: Speculation = "ngram"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from pathlib import Path
 
@@ -51,3 +52,15 @@ def check_adapter(name: str, option: str) -> None:
         raise SetupError(f"{name} holds no adapter: no adapter_config.json in it; give {option}FOLDER")
     if not path.exists() and (path.is_absolute() or name.startswith(".") or Path(path.parts[0]).is_dir()):
         raise SetupError(f"no adapter folder {name}; give {option}FOLDER")
+
+
+def adapter_base(folder: str | Path) -> str:
+    """Name or path of the model that an adapter folder was trained on. Raises SetupError where the folder has none."""
+    file = Path(folder) / "adapter_config.json"
+    try:
+        base = json.loads(file.read_text())["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError) as error:
+        raise SetupError(f"{file} names no base model ({error}); pass the base model and adapter={folder}") from error
+    if not isinstance(base, str) or not base:
+        raise SetupError(f"{file} names no base model; pass the base model and adapter={folder}")
+    return base

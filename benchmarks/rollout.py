@@ -215,16 +215,16 @@ def timed(variants: dict[str, Callable[[], list[Rollout]]], repeats: int) -> dic
 def compare(policy: LocalPolicy, work: Work, repeats: int) -> list[dict[str, Any]]:
     """Rows of the table at one temperature. "again" means a second pass over the same screens, as in a second epoch."""
 
-    def ours(**sharing: bool) -> Callable[[], list[Rollout]]:
+    def ours(**sharing: Any) -> Callable[[], list[Rollout]]:
         chosen = Sharing(**sharing)
         return lambda: work.run(LocalPolicy(policy.model, forgetful(policy.encoder), "ours", sharing=chosen))
 
     kept = VisionStore(policy.encoder)
     remembered = Remembering(
-        LocalPolicy(policy.model, policy.encoder, "ours", store=kept, sharing=Sharing(drafts=False))
+        LocalPolicy(policy.model, policy.encoder, "ours", store=kept, sharing=Sharing(speculation="off"))
     )
     work.run(remembered)
-    off, plain = {"share_vision": False, "share_prefill": False, "drafts": False}, Sharing(drafts=False)
+    off, plain = {"share_vision": False, "share_prefill": False, "speculation": "off"}, Sharing(speculation="off")
 
     def drafting(share: float) -> Callable[[], list[Rollout]]:
         return lambda: work.run(
@@ -235,7 +235,7 @@ def compare(policy: LocalPolicy, work: Work, repeats: int) -> list[dict[str, Any
         "lock-step": lambda: work.lock_step(LockStep(policy)),
         "ours, all off": ours(**off),
         "+ vision once": ours(**{**off, "share_vision": True}),
-        "+ prefill once": ours(drafts=False),
+        "+ prefill once": ours(speculation="off"),
         "+ drafts of the expert": ours(),
         **{f"drafts, agreement {share:.0%}": drafting(share) for share in (0.0, 0.7, 0.9, 1.0)},
         "again, no drafts": lambda: work.run(LocalPolicy(policy.model, policy.encoder, "o", sharing=plain, store=kept)),
@@ -266,7 +266,7 @@ def exact(policy: LocalPolicy, work: Work) -> dict[str, Any]:
     model = policy.model.double()
     try:
         said = answers(work.lock_step(LockStep(policy)))
-        remembered = Remembering(LocalPolicy(model, policy.encoder, "ours", sharing=Sharing(drafts=False)))
+        remembered = Remembering(LocalPolicy(model, policy.encoder, "ours", sharing=Sharing(speculation="off")))
         without = answers(work.run(remembered))
         drafted = answers(work.run(Drafting(LocalPolicy(model, policy.encoder, "ours"), remembered.said, 0.7)))
     finally:

@@ -50,9 +50,10 @@ class Voice:
 
 
 def read_voice(folder: Path) -> Voice:
-    """The voice of a model folder; the default voice for a checkpoint that was not trained here."""
-    file = folder / VOICE_FILE
-    if not file.is_file():
+    """The voice of a model folder; that of its run for a checkpoint of an earlier release, which holds none; the default voice
+    for what was not trained here."""
+    file = voice_file(folder)
+    if file is None:
         return Voice()
     try:
         content = json.loads(file.read_text())
@@ -68,6 +69,14 @@ def read_voice(folder: Path) -> Voice:
         raise SetupError(
             f"{file}: {error}; expected a JSON object with {keys}; delete the file to use the defaults, or train again"
         ) from None
+
+
+def voice_file(folder: Path) -> Path | None:
+    """Where the voice of a model folder stands, if anywhere."""
+    places = [folder / VOICE_FILE]
+    if folder.name.startswith("checkpoint-"):
+        places.append(folder.parent / "model" / VOICE_FILE)
+    return next((file for file in places if file.is_file()), None)
 
 
 _option = partial(typer.Option, rich_help_panel="Agent: one of --model, --server, --agent")
@@ -175,10 +184,14 @@ def build_agent(spec: AgentSpec, episodes: Sequence[Episode] = ()) -> Agent:
     """Build who acts. episodes: what the scripted expert knows. Raises SetupError unless exactly one of model, server and
     agent is given."""
     chosen = voice(spec)
-    dialect = parts.dialect(chosen.dialect)
-    policy = _policy(spec, chosen, episodes)
+    return agent_of(_policy(spec, chosen, episodes), chosen, spec.name)
+
+
+def agent_of(policy: Policy, voice: Voice, model: str) -> Agent:
+    """The agent that prompts `policy` in this voice."""
+    dialect = parts.dialect(voice.dialect)
     vision = ORIGINAL_SIZE if dialect.space == "original" else policy.vision
-    return Agent(policy, Dialogue(vision, dialect, chosen.images, chosen.window), chosen, spec.name)
+    return Agent(policy, Dialogue(vision, dialect, voice.images, voice.window), voice, model)
 
 
 def _policy(spec: AgentSpec, voice: Voice, episodes: Sequence[Episode]) -> Policy:

@@ -130,6 +130,7 @@ def _distil(asked: MiniLM, recordings: Dataset, out: Path, resume: bool, log: Ru
     trainer = RelationTrainer(
         asked.teacher, start, examples, args, encoder=encoder, heads=heads, features=features_folder(None)
     )
+    trainer.beside = voice.save
     mean, done = 0.0, int(checkpoint.name.split("-")[-1]) if checkpoint is not None else 0
     if asked.steps:
         trainer.add_callback(bar := Bar(log.mark if log is not None else lambda: None))
@@ -137,7 +138,7 @@ def _distil(asked: MiniLM, recordings: Dataset, out: Path, resume: bool, log: Ru
             mean = trainer.train(resume_from_checkpoint=checkpoint).training_loss
         finally:
             bar.close()
-    trainer.save_policy(out / "model", voice.save)
+    trainer.save_policy(out / "model")
     small = sum(getattr(weight, "ds_numel", weight.numel()) for weight in trainer.model.parameters())
     loss = mean_loss(trainer.state.log_history, done, trainer.state.global_step, mean)
     updates = {"updates": trainer.state.global_step, "loss": loss, "relation_heads": heads}

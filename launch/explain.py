@@ -67,7 +67,7 @@ def explain_(
     if token is not None and not 0 <= token < turn["tokens"]:
         raise SetupError(f"--token {token}: this turn has {turn['tokens']} tokens, counted from 0")
     if as_json:
-        show.result(asdict(found) | {"token": token} | ({"lesson": taught} if taught else {}), True, Table())
+        show.result(asdict(found) | {"token": token} | _taught(taught), True, Table())
     else:
         text = [*lines(found, token), *_lesson(taught, config)]
         show.out.print("\n".join(text), markup=False, highlight=False, soft_wrap=True)
@@ -109,14 +109,21 @@ def lines(found: Explanation, token: int | None = None) -> list[str]:
     return [*text, f"  recorded  {said}"]
 
 
-def _lesson(taught: Sequence[Mapping[str, Any]], config: Config) -> list[str]:
+def _taught(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a line of lessons.jsonl, what the explanation has no word of."""
+    return {"lesson": line["tokens"], "teacher_answer": line.get("answer")} if line else {}
+
+
+def _lesson(taught: Mapping[str, Any], config: Config) -> list[str]:
     if not taught:
         out = "  taught    not: a gate of method.hindsight kept this turn out, or it was not trained on"
         return [out] if config.method.hindsight is not None else []
     text = ["  taught    the sampled token, its probability by student and teacher, and the teacher's own choice"]
-    for one in taught:
+    for one in taught["tokens"]:
         mine, other = ("     ?" if one[who] is None else f"{one[who]:6.3f}" for who in ("student", "teacher"))
         text.append(f"            {one['text']!r:<14} {mine} {other}   {one['best']!r} {one['best_p']:.3f}")
+    if taught.get("answer"):
+        text.append(f"  teacher   would have said {taught['answer']!r}")
     return text
 
 

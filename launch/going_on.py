@@ -59,8 +59,11 @@ def then(*commands: str) -> None:
         show.err.print(f"{head} {command}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
-def after_scoring(result: Mapping[str, Any], out: Path | None, causes: Iterable[str] = ()) -> None:
-    """What follows an evaluation: the next command, or an exit code of its own where nothing could be scored."""
+def after_scoring(
+    result: Mapping[str, Any], out: Path | None, causes: Iterable[str] = (), inside: str | None = None
+) -> None:
+    """What follows an evaluation: the next command, or an exit code of its own where nothing could be scored. inside: where
+    `out` holds several runs, the one to submit."""
     if not result["n"] and result["unscored"]:
         why = "; ".join(dict.fromkeys(filter(None, causes))) or "no cause was recorded"
         show.err.print(
@@ -72,5 +75,5 @@ def after_scoring(result: Mapping[str, Any], out: Path | None, causes: Iterable[
         )
         raise typer.Exit(NOTHING_SCORED)
     if out is not None:
-        folder = shlex.quote(str(out))
-        then(f"guiderail report {folder} --out {folder}-report", f"guiderail submit build {folder} --out {folder}.zip")
+        folder, one = shlex.quote(str(out)), shlex.quote(str(out / inside if inside else out))
+        then(f"guiderail report {folder} --out {folder}-report", f"guiderail submit build {one} --out {one}.zip")

@@ -11,6 +11,7 @@ from guiderail.agent.types import Episode, Prompt
 from guiderail.envs.recordings.replay import expert_turn
 from guiderail.launch.agents import features_folder
 from guiderail.rl.config import Config
+from guiderail.rl.distill.foreign import ForeignTeacher
 from guiderail.rl.distill.teacher import ModelTeacher, ServedTeacher
 from guiderail.rl.rollout.recorded import RecordedTurns
 from guiderail.rl.runs.generations import LESSONS
@@ -18,14 +19,15 @@ from guiderail.rl.runs.log import RunLog
 from guiderail.rl.train.distributed import processes
 
 
-def teacher_of(config: Config, encoder: Encoder, log: RunLog | None) -> ModelTeacher | ServedTeacher:
+def teacher_of(config: Config, encoder: Encoder, log: RunLog | None) -> ModelTeacher | ForeignTeacher | ServedTeacher:
     """encoder: the student's. What the teacher says goes to `log`. Raises SetupError for a teacher that does not fit, or a
     server that does not answer."""
     given = config.teacher
     assert given is not None
     record = None if log is None else lambda line: log.line(line, LESSONS)
     if given.server is None:
-        return ModelTeacher(given, encoder, features_folder(config.rollout.features), record)
+        kind = ForeignTeacher if given.tokenizer == "other" else ModelTeacher
+        return kind(given, encoder, features_folder(config.rollout.features), record)
     policy = ServedPolicy(given.server, str(given.model), encoder.vision, deadline=given.deadline)
     policy.check()
     return ServedTeacher(given, policy, encoder, record)

@@ -17,8 +17,8 @@ from peft import LoraConfig
 from guiderail.agent.dialogue import Dialogue
 from guiderail.agent.disk import write_whole
 from guiderail.agent.local.encode import Encoder
-from guiderail.agent.local.loading import adapter_base, load_encoder
-from guiderail.agent.shipped import shipped
+from guiderail.agent.local.loading import load_encoder
+from guiderail.agent.shipped import adapter_base, shipped
 from guiderail.agent.types import Episode, Prompt
 from guiderail.envs.live.attempts import Patience
 from guiderail.envs.recordings.episodes import Dataset
@@ -35,6 +35,7 @@ from guiderail.launch.teachers import recorded_turns, teacher_of
 from guiderail.rl.config import Config, Method, updates_of
 from guiderail.rl.live.fleet import Fleet
 from guiderail.rl.live.journal import keep_screenshots
+from guiderail.rl.live.on_ray import starting
 from guiderail.rl.live.pictures import ByReference
 from guiderail.rl.live.site import SiteSpec
 from guiderail.rl.rollout.difficulty import Difficulty
@@ -93,7 +94,7 @@ def train(config: Config, out: Path, resume: bool, watch: Watch | None = None, p
                 parts.notes(setup.data, config=True)
             other_screens(config.model.path, read_voice(Path(shipped(config.model.path))), setup.voice.screens)
         trainer, loss = _trained(setup, live, out, resume, log, watch)
-        trainer.save_policy(out / "model", setup.voice.save)
+        trainer.save_policy(out / "model")
         metrics: dict[str, Any] = {
             "updates": trainer.state.global_step,
             "sampled_turns": getattr(trainer.progress, "sampled_turns", 0),
@@ -129,6 +130,7 @@ def _trained(
     config = setup.config
     checkpoint = last_checkpoint(out) if resume else None
     trainer = _sft(setup, out) if config.method.algorithm == "sft" else rl_trainer(setup, live, out, log)
+    trainer.beside = setup.voice.save
     updates = int(checkpoint.name.split("-")[-1]) if checkpoint is not None else 0
     if log is not None and resume:
         drop_generations(out, updates // updates_of(config.rl_training()).per_generation)
@@ -276,11 +278,14 @@ def open_world(setup: TrainingSetup) -> Iterator[Live | None]:
     names = [name for name, _ in tasks.listed()]
     first = processes().rank * max(1, world.workers + world.spares)
     if world.workers:
-        fleet = Fleet(spec, world.workers, world.recycle, first, world.spares)
-        try:
-            yield Live(names, fleet.begin, fleet.drive, fleet.take_metrics)
-        finally:
-            fleet.close()
+        if world.executor == "ray":
+            parts.require("ray", "ray")
+        with starting(world.executor) as start:
+            fleet = Fleet(spec, world.workers, world.recycle, first, world.spares, start)
+            try:
+                yield Live(names, fleet.begin, fleet.drive, fleet.take_metrics)
+            finally:
+                fleet.close()
         return
     site = spec.open(first)
     try:

@@ -2,13 +2,14 @@
 
 They go into a thought store (patch/off_policy.py), one line per step as they come, so that a stopped command goes on where it
 was. A thought counts only if the expert's turn, said with it in the dialect and read back, still holds this thought and the
-same action.
+same action. Thoughts of similar steps may be shown as examples (patch/examples.py).
 """
 
 from __future__ import annotations
 
 import json
 import math
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from guiderail.agent.errors import DataError, EnvCrashed, SetupError, Unreadable
 from guiderail.agent.policy import Policy, Request, Sampling
 from guiderail.agent.screen import ScreenTransform, Vision
 from guiderail.agent.types import Episode, Message, Picture, Prompt
+from guiderail.patch.examples import Example, Examples
 from guiderail.patch.off_policy import load_thoughts
 
 LONGEST = 1000  # characters
@@ -47,20 +49,27 @@ class Place:
         return self.episode.id, self.index
 
 
-def question(place: Place, vision: Vision) -> Prompt:
+def question(place: Place, vision: Vision, examples: Sequence[Example] = ()) -> Prompt:
     """What the writer is shown. Coordinates are thousandths of the screen."""
     episode, index = place.episode, place.index
     step = episode.steps[index]
     done = [f"{i}. {describe(one.action)}" for i, one in enumerate(episode.steps[:index], 1)]
     action = json.dumps(action_to_json(step.action, _THOUSAND), ensure_ascii=False)
+    before = "".join(_example(one) for one in examples)
     parts: list[str | Picture] = [
-        f"Goal: {episode.goal}\nDone so far:\n" + ("\n".join(done) or "nothing") + "\nThe screen now:",
+        f"{before}Goal: {episode.goal}\nDone so far:\n" + ("\n".join(done) or "nothing") + "\nThe screen now:",
         vision.picture(step.screenshot),
         f"The action it takes (coordinates in thousandths of the screen): {action}",
     ]
     if index + 1 < len(episode.steps):
         parts += ["The screen after it:", vision.picture(episode.steps[index + 1].screenshot)]
     return Prompt((Message("system", (_SYSTEM,)), Message("user", tuple(parts))))
+
+
+def _example(one: Example) -> str:
+    """As text, without screens."""
+    action = describe(one.episode.steps[one.index].action)
+    return f"Example from another task\nGoal: {one.episode.goal}\nThe action it takes: {action}\nIts thought: {one.thought}\n\n"
 
 
 def thought_in(text: str) -> str:
@@ -110,8 +119,10 @@ class Store:
                 )
         return set(load_thoughts(self.path))
 
-    def add(self, place: Place, thought: str) -> None:
+    def add(self, place: Place, thought: str, examples: int = 0) -> None:
+        """examples: how many the model was shown."""
         row = {"episode_id": place.episode.id, "step": place.index, "thought": thought, "model": self.model}
+        row |= {"examples": examples} if examples else {}
         append_whole(self.path, json.dumps(row, ensure_ascii=False).encode() + b"\n")
 
 
@@ -148,10 +159,13 @@ class Cost:
         return (self.read * per_read + self.written * per_written) / 1e6
 
 
-def cost(places: Sequence[Place], longest: int) -> Cost:
-    """longest: tokens of an answer."""
+def cost(places: Sequence[Place], longest: int, examples: int = 0) -> Cost:
+    """longest: tokens of an answer. examples: shown with each, counted as long as this place's own would be."""
     qwen, read = Vision(), 0.0
     for place in places:
+        if examples:
+            own = _example(Example(place.episode, place.index, "", 1.0))
+            read += examples * (len(own) / _PER_TOKEN + longest)
         for part in (part for m in question(place, qwen).messages for part in m.parts):
             read += len(part) / _PER_TOKEN if isinstance(part, str) else part.width * part.height / qwen.factor**2
     return Cost(len(places), math.ceil(read), len(places) * longest)
@@ -161,12 +175,24 @@ def cost(places: Sequence[Place], longest: int) -> Cost:
 
 
 @dataclass
+class First:
+    """First answers of a kind, and how many of them were refused."""
+
+    answers: int = 0
+    refused: int = 0
+
+
+@dataclass
 class Filled:
-    """written, failed: steps with a thought, and those whose request failed. refused: thoughts by why they were not taken."""
+    """written, failed: steps with a thought, and those whose request failed. refused: thoughts by why they were not taken.
+    shown, bare: the first answers with and without examples. similarities: of each first request with examples, their mean."""
 
     written: int = 0
     failed: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    shown: First = field(default_factory=First)
+    bare: First = field(default_factory=First)
+    similarities: list[float] = field(default_factory=list)
 
 
 def fill(
@@ -178,15 +204,20 @@ def fill(
     *,
     at_once: int,
     tries: int = 2,
+    examples: Examples | None = None,
+    control: float = 0.0,
     done: Callable[[], None] = lambda: None,
 ) -> Filled:
     """Ask for a thought for each place, `at_once` in a batch; each batch is in the store before the next is asked. tries: how
-    often a place is asked whose thought was refused. done: called for each place that is dealt with."""
+    often a place is asked whose thought was refused. control: share of the places that are asked without examples, to compare
+    with. done: called for each place that is dealt with."""
     found = Filled()
     for batch in _batches(places, at_once):
         waiting = list(batch)
+        with_ = {place.key: _examples_for(place, examples, control) for place in batch}
+        found.similarities += [math.fsum(e.similarity for e in some) / len(some) for some in with_.values() if some]
         for attempt in range(tries):
-            requests = [Request(question(place, policy.vision), seed=attempt) for place in waiting]
+            requests = [Request(question(p, policy.vision, with_[p.key]), seed=attempt) for p in waiting]
             again: list[Place] = []
             for place, said in zip(waiting, policy.complete(requests, sampling), strict=True):
                 if isinstance(said, EnvCrashed):
@@ -194,9 +225,14 @@ def fill(
                     continue
                 thought = thought_in(said.text)
                 why = "cut by the token limit" if said.finish == "length" else refused(thought, place, dialogue)
+                if attempt == 0:
+                    first = found.shown if with_[place.key] else found.bare
+                    first.answers, first.refused = first.answers + 1, first.refused + (why is not None)
                 if why is None:
-                    store.add(place, thought)
+                    store.add(place, thought, len(with_[place.key]))
                     found.written += 1
+                    if examples is not None and examples.grows:
+                        examples.add(place.key, thought)
                 elif attempt + 1 < tries:
                     again.append(place)
                 else:
@@ -207,6 +243,13 @@ def fill(
         for _ in batch:
             done()
     return found
+
+
+def _examples_for(place: Place, examples: Examples | None, control: float) -> tuple[Example, ...]:
+    """The same places are asked without examples in every run."""
+    if examples is None or random.Random(f"{place.episode.id}/{place.index}").random() < control:
+        return ()
+    return examples.most_similar(place.episode, place.index)
 
 
 def _batches(places: Sequence[Place], size: int) -> Iterator[Sequence[Place]]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from guiderail.agent.dialects import DIALECTS
 from guiderail.agent.dialogue import Window
 from guiderail.agent.errors import SetupError
-from guiderail.agent.policy import Attention, Sharing
+from guiderail.agent.policy import Attention, Sharing, Speculation
 from guiderail.agent.registry import Registry, nearest, origins
 from guiderail.envs.recordings.match import ALL_RULES
 from guiderail.patch.base import PATCHES
@@ -111,7 +111,8 @@ class World(Section):
     retries: new tries of an attempt whose machine failed; then its group goes on without it. start_timeout, step_timeout,
     check_timeout, attempt_timeout: seconds, see `envs.live.attempts.Patience`. workers: processes that hold the world, per
     training process; 0: it is in the training process. spares: further workers, started and idle, that take the place of one
-    that dies. recycle: attempts after which a worker is replaced.
+    that dies. recycle: attempts after which a worker is replaced. executor: where the workers are, processes on
+    this machine or the hosts of the Ray cluster of RAY_ADDRESS (without one, Ray is started on this machine).
     """
 
     name: str = "pocket"
@@ -124,6 +125,7 @@ class World(Section):
     workers: int = Field(default=0, ge=0)
     spares: int = Field(default=0, ge=0)
     recycle: int | None = Field(default=None, ge=1)
+    executor: Literal["processes", "ray"] = "processes"
 
 
 class Fork(Section):
@@ -286,18 +288,20 @@ class Method(Section):
 
 
 class Teacher(Section):
-    """A larger model of the same tokenizer that scores what the student samples, where the student is (rl/distill/teacher.py).
+    """A larger model that scores what the student samples, where the student is (rl/distill/teacher.py).
 
     path: its folder or hub id, a frozen copy in each process; or server, the address of one that reports the log-probabilities
     of prompts (vLLM), and its `model` there. form: "divergence" compares whole distributions, over the teacher's `top` most
     likely tokens (rl/train/divergence.py has beta); "advantage" makes log pi_T - log pi_S of each sampled token its advantage.
     weight: of the teacher, beside the advantages of RL. recorded: the share of an update's turns that are the expert's own,
-    under the expert's history (1 - lambda of GKD).
+    under the expert's history (1 - lambda of GKD). tokenizer: "other" where it is not the student's: then answers are compared in
+    spans of equal text, "divergence" is that of sorted probabilities, and beta is not used (rl/train/spans.py).
     """
 
     path: str | None = None
     server: str | None = None
     model: str | None = None
+    tokenizer: Literal["same", "other"] = "same"
     form: Literal["divergence", "advantage"] = "divergence"
     weight: float = Field(default=1.0, gt=0)
     beta: float = Field(default=0.5, ge=0, le=1)
@@ -312,6 +316,10 @@ class Teacher(Section):
             raise ValueError("give teacher.path=FOLDER or teacher.server=ADDRESS, one of them")
         if self.server is not None and self.model is None:
             raise ValueError("teacher.model is missing; add to the command teacher.model=NAME, as the server lists it")
+        if self.tokenizer == "other" and self.path is None:
+            raise ValueError(
+                "teacher.tokenizer=other needs the teacher's weights: give teacher.path=FOLDER, not a server"
+            )
         if self.recorded and self.form == "advantage":
             raise ValueError("recorded turns were not sampled by the student; use teacher.form=divergence with them")
         return self
@@ -334,8 +342,12 @@ class Rollout(Section):
     requests under way at once, per process. tolerance: largest mean difference of a probe token's log-probability between
     vLLM and the trainer after a weight sync; by default 0.001 where both compute in float32, 0.1 in bfloat16.
 
-    share_vision, share_prefill, drafts: what the local engine may share between rollouts and verify in advance
-    (agent.policy.Sharing); no answer changes with them. features: a folder in which all processes of a host keep vision features, over runs too; by default the
+    sleep: whether vLLM gives its memory back during updates; a server must have been started for it.
+
+    share_vision, share_prefill: what the local engine may share between rollouts (agent.policy.Sharing); no answer changes
+    with them. speculation: how answers are drafted and verified in advance. Of the local engine (agent/local/drafts.py): off;
+    ngram, the default: the expert's answer; suffix: also earlier answers at the same step; auto: these where measured times
+    say so. Of vLLM: off, ngram or suffix, as vLLM starts it; auto and the default take a server as it is. features: a folder in which all processes of a host keep vision features, over runs too; by default the
     environment's GUIDERAIL_FEATURES, which evaluation reads as well. decoders: threads that decode screenshots before they are
     needed, in rollouts and updates; 0 for none.
     """
@@ -350,7 +362,8 @@ class Rollout(Section):
     tolerance: float | None = Field(default=None, gt=0)
     share_vision: bool = True
     share_prefill: bool = True
-    drafts: bool = True
+    speculation: Speculation | None = None
+    sleep: bool = False
     features: str | None = None
     decoders: int = Field(default=2, ge=0, le=64)
 
@@ -362,9 +375,12 @@ class Rollout(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_nccl(cls, values: Any) -> Any:
-        """Records of earlier releases name the port of a group for weights, which travel as files now."""
-        return {k: v for k, v in values.items() if k != "group_port"} if isinstance(values, dict) else values
+    def _of_earlier_releases(cls, values: Any) -> Any:
+        """They named the port of a group for weights, which travel as files now; and `drafts`, which is `speculation` now."""
+        if not isinstance(values, dict):
+            return values
+        kept = {k: v for k, v in values.items() if k not in ("group_port", "drafts")}
+        return {"speculation": "off", **kept} if values.get("drafts") is False else kept
 
     @field_validator("server")
     @classmethod
@@ -375,7 +391,8 @@ class Rollout(Section):
         return value
 
     def sharing(self) -> Sharing:
-        return Sharing(self.share_vision, self.share_prefill, self.drafts)
+        """What the local engine shares."""
+        return Sharing(self.share_vision, self.share_prefill, self.speculation or "ngram")
 
 
 class Config(Section):
@@ -420,6 +437,8 @@ class Config(Section):
             raise ValueError("method.mix needs method.groups of 2 or more, one of each kind")
         if self.world is None and live:
             raise ValueError("world is missing; add to the command world.name=pocket, or another world")
+        if self.world is not None and self.world.executor == "ray" and not self.world.workers:
+            raise ValueError("world.executor=ray needs world.workers=1 or more")
         if self.method.credit == "ui-s1-states" and not self.online.expert:
             raise ValueError("method.credit=ui-s1-states needs online.expert=true, which judges each turn")
         if self.online.ahead:
@@ -429,9 +448,7 @@ class Config(Section):
     def _check_teacher(self) -> None:
         method, given = self.method, self.teacher
         if method.algorithm == "distill" and given is None:
-            raise ValueError(
-                "teacher is missing; add to the command teacher.path=FOLDER, a model of the same tokenizer"
-            )
+            raise ValueError("teacher is missing; add to the command teacher.path=FOLDER, a larger model")
         if method.algorithm == "distill" and not self.live and method.credit in LIVE_CREDITS:
             raise ValueError(f"method.credit: {method.credit} needs live attempts; add a world, or use ui-s1")
         if given is not None and method.algorithm == "sft":

@@ -8,6 +8,7 @@ out. When a draft has put one row ahead of others with the same prompt, its toke
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from guiderail.agent.local.columns import Chain, GrowingLayer, add_columns
+from guiderail.agent.local.drafts import Gate
 from guiderail.agent.local.encode import Encoder
 from guiderail.agent.local.prefix import Tree, side_by_side, visible
 from guiderail.agent.policy import Sampling
@@ -30,12 +32,14 @@ _MOST_SCORES = 1 << 26  # entries of the (nodes, vocabulary) table made at once
 class Decoding:
     """One row's answer while it is decoded.
 
-    uniforms: (max new tokens,) random numbers in [0, 1), one per token. draft: the ids that may come, or none. tokens,
-    logprobs: sampled so far. at: how much of the draft has been passed.
+    uniforms: (max new tokens,) random numbers in [0, 1), one per token. draft: the ids that may come, or none. others: more
+    such answers, which take its place where they agree with what was sampled and it does not. tokens, logprobs: sampled so
+    far. at: how much of the draft has been passed.
     """
 
     uniforms: Tensor
     draft: list[int] = field(default_factory=list)
+    others: Sequence[list[int]] = ()
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     done: bool = False
@@ -59,43 +63,11 @@ class Decoding:
                 self.draft = other.tokens[:-1] if other.done else [*other.tokens]
                 self.at = length - 1
                 return
-
-
-@dataclass
-class DraftGate:
-    """Decides which rows try their draft, from how many drafted tokens were accepted so far.
-
-    Counts only, so that a repeated run decides the same again. A drafted token costs about as much as a sampled one without
-    its share of a forward's fixed cost, hence `least`, the share of accepted tokens from which drafts pay. Until 32 tokens
-    were drafted one row in 8 tries; where drafts do not pay, one row in 8 tries in one call out of 32, so that a policy
-    that comes to agree is noticed and all other calls pay nothing.
-    """
-
-    least: float = 0.3
-    drafted: float = 0.0
-    accepted: float = 0.0
-    calls: int = 0
-    asked: int = 0
-    one_in: int = 8
-
-    def begin_call(self) -> None:
-        """Decide for the calls' rows from what earlier calls recorded."""
-        self.calls += 1
-        known = self.drafted >= 32
-        pays = known and self.accepted >= self.least * self.drafted
-        self.one_in = 1 if pays else 8 if not known or self.calls % 32 == 0 else 0
-
-    def allows(self) -> bool:
-        """Whether the next row of this call tries its draft."""
-        self.asked += 1
-        return self.one_in > 0 and (self.asked - 1) % self.one_in == 0
-
-    def record(self, drafted: int, accepted: int) -> None:
-        """Count the tokens of one draft; old counts fade."""
-        self.drafted += drafted
-        self.accepted += accepted
-        if self.drafted > 4096:
-            self.drafted, self.accepted = self.drafted / 2, self.accepted / 2
+        if self.others and self.draft[:length] != self.tokens:
+            for said in self.others:
+                if len(said) > length and said[:length] == self.tokens:
+                    self.draft, self.at = said, length - 1
+                    return
 
 
 @torch.no_grad()
@@ -108,7 +80,7 @@ def decode(
     banned: Tensor,
     encoder: Encoder,
     sampling: Sampling,
-    gate: DraftGate,
+    gate: Gate,
 ) -> None:
     """Sample every row of the trees to its end; fills in `decodings`, which `Tree.places` index.
 
@@ -116,14 +88,21 @@ def decode(
     banned: (vocabulary,), True for tokens that are never sampled.
     """
     state = _State(model, trees, decodings, encoder)
+    columns, forwards = sum(len(decoding.draft) for decoding in state.decodings), 0
     hidden, chains = state.prefill(trees, vision)
+    picked = _pick(model, hidden, chains, state.decodings, banned, sampling)
     while True:
-        picked = _pick(model, hidden, chains, state.decodings, banned, sampling)
         state.accept(chains, picked, sampling.max_new_tokens, gate)
         chains = state.next_chains(sampling.max_new_tokens)
         if not chains:
-            return
+            break
+        began = time.perf_counter()
         hidden = state.forward(chains)
+        picked = _pick(model, hidden, chains, state.decodings, banned, sampling)  # waits for the device
+        computed = hidden.shape[0] * hidden.shape[1]
+        gate.forward(computed, time.perf_counter() - began)
+        columns, forwards = columns + computed, forwards + 1
+    gate.end_call(sum(len(decoding.tokens) for decoding in state.decodings), forwards, columns)
 
 
 class _State:
@@ -183,7 +162,7 @@ class _State:
         return hidden
 
     def accept(
-        self, chains: Sequence[Chain], picked: Sequence[tuple[list[int], list[float]]], most: int, gate: DraftGate
+        self, chains: Sequence[Chain], picked: Sequence[tuple[list[int], list[float]]], most: int, gate: Gate
     ) -> None:
         """Append to each row what it picked, along its chain for as long as the chain holds the picked token."""
         for chain, (tokens, logprobs) in zip(chains, picked, strict=True):

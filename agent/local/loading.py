@@ -96,23 +96,52 @@ def with_adapter(model: Any, adapter: str | Path, base: str | Path, *, trainable
     be reached or does not fit, weight for weight: PEFT would leave missing ones at their start and drop the others."""
     from peft import PeftModel
 
-    names = getattr(model, "_checkpoint_conversion_mapping", {})
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys")
             wrapped = PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
-        # Only `load_adapter` returns the report.
-        report = wrapped.load_adapter(str(adapter), "default", is_trainable=trainable, key_mapping=names)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise SetupError(f"adapter {adapter} does not fit {base}: {error}; check both paths") from error
+    except _MISFITS as error:
+        raise _misfit(adapter, base, str(error)) from error
+    # Only `load_adapter` returns the report.
+    _load_adapter(wrapped, adapter, base, "default", trainable)
+    return wrapped
+
+
+def put_adapter(wrapped: Any, adapter: str | Path, base: str | Path, name: str) -> None:
+    """Load another adapter, under a new name, into a model that `with_adapter` returned, and use that one. Raises SetupError
+    as `with_adapter` does; the adapter that was in use then stays so."""
+    try:
+        _load_adapter(wrapped, adapter, base, name, False)
+    except SetupError:
+        if name in wrapped.peft_config:
+            wrapped.delete_adapter(name)
+        raise
+    wrapped.set_adapter(name)
+    wrapped.eval()
+
+
+_MISFITS = (OSError, ValueError, RuntimeError, SafetensorError)
+
+
+def _load_adapter(wrapped: Any, adapter: str | Path, base: str | Path, name: str, trainable: bool) -> None:
+    names = getattr(wrapped.get_base_model(), "_checkpoint_conversion_mapping", {})
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")
+            report = wrapped.load_adapter(str(adapter), name, is_trainable=trainable, key_mapping=names)
+    except _MISFITS as error:
+        raise _misfit(adapter, base, str(error)) from error
     wrong = [
         f"{what} {_names(keys)}"
         for what, keys in (("it lacks", report.missing_keys), ("there is no place for", report.unexpected_keys))
         if keys
     ]
     if wrong:
-        raise SetupError(f"adapter {adapter} does not fit {base}: {'; '.join(wrong)}; check both paths")
-    return wrapped
+        raise _misfit(adapter, base, "; ".join(wrong))
+
+
+def _misfit(adapter: str | Path, base: str | Path, why: str) -> SetupError:
+    return SetupError(f"adapter {adapter} does not fit {base}: {why}; check both paths")
 
 
 def _names(weights: Collection[str]) -> str:
@@ -125,18 +154,6 @@ def _names(weights: Collection[str]) -> str:
         f"{before}{{{','.join(map(str, sorted(numbers)))}}}{after}" if numbers else before
         for (before, after), numbers in sorted(alike.items())
     )
-
-
-def adapter_base(folder: str | Path) -> str:
-    """Name or path of the model that an adapter folder was trained on. Raises SetupError where the folder has none."""
-    file = Path(folder) / "adapter_config.json"
-    try:
-        base = json.loads(file.read_text())["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError) as error:
-        raise SetupError(f"{file} names no base model ({error}); pass the base model and adapter={folder}") from error
-    if not isinstance(base, str) or not base:
-        raise SetupError(f"{file} names no base model; pass the base model and adapter={folder}")
-    return base
 
 
 def _cannot_load(path: str | Path, error: Exception) -> str:

@@ -9,8 +9,8 @@ from transformers import AutoConfig
 
 from guiderail.agent.disk import new_folder
 from guiderail.agent.errors import SetupError
-from guiderail.agent.local.loading import adapter_base, load_encoder, load_model, with_adapter
-from guiderail.agent.shipped import shipped
+from guiderail.agent.local.loading import load_encoder, load_model, with_adapter
+from guiderail.agent.shipped import adapter_base, shipped
 
 
 def merge_adapter(

@@ -11,14 +11,15 @@ import torch
 
 from guiderail.agent.errors import PromptTooLong
 from guiderail.agent.local.attention import fast_windows
-from guiderail.agent.local.decode import Decoding, DraftGate, decode
+from guiderail.agent.local.decode import Decoding, decode
+from guiderail.agent.local.drafts import Drafts
 from guiderail.agent.local.encode import Encoded, Encoder
-from guiderail.agent.local.loading import adapter_base, load_encoder, load_model, with_adapter
+from guiderail.agent.local.loading import load_encoder, load_model, with_adapter
 from guiderail.agent.local.prefix import Branch, batches, build_trees, extend, make_branches, pairs_per_token
 from guiderail.agent.local.vision import VisionStore, plain_model
 from guiderail.agent.policy import Request, Sampling, Sharing
 from guiderail.agent.screen import Vision
-from guiderail.agent.shipped import shipped
+from guiderail.agent.shipped import adapter_base, shipped
 from guiderail.agent.types import Completion, Prompt
 
 _MOST_PAIRS = 1 << 28  # entries of the attention mask of one batch
@@ -32,7 +33,8 @@ class LocalPolicy:
     Each request has its own random stream: what is sampled depends on its logits and its seed, not on the other requests.
     max_batch: the most rows decoded together. max_batch_tokens: the most prompt tokens among them, padding included.
     sharing: which work the rows share (`Sharing`); none of it changes an answer. store: where vision features are kept; pass
-    the same store to every other part that sees the same screenshots.
+    the same store to every other part that sees the same screenshots. drafts: pass those of an earlier policy that learned
+    what its successor may use.
     """
 
     def __init__(
@@ -45,13 +47,14 @@ class LocalPolicy:
         max_batch_tokens: int = 1 << 16,
         sharing: Sharing | None = None,
         store: VisionStore | None = None,
+        drafts: Drafts | None = None,
     ):
         self.model, self.encoder, self.name = model, encoder, name
         self.max_batch, self.max_batch_tokens = max_batch, max_batch_tokens
         self.sharing = sharing or Sharing()
         shared = store if self.sharing.share_vision else None
         self.store = shared or VisionStore(encoder, on=self.sharing.share_vision)
-        self.draft_gate = DraftGate()
+        self.drafts = drafts or Drafts.of(self.sharing.speculation)
         rows = model.get_input_embeddings().weight
         vocabulary = getattr(rows, "ds_shape", rows.shape)[0]
         # An image pad among the sampled tokens would make the update ask for features that do not exist; ids past the
@@ -78,7 +81,7 @@ class LocalPolicy:
         results = [Completion("", finish="budget")] * len(requests)
         training = self.model.training
         self.model.eval()
-        self.draft_gate.begin_call()
+        self.drafts.gate.begin_call(min(len(fitting), self.max_batch))
         try:
             decodings = self._decode(
                 [encoded[i] for i in fitting],  # type: ignore[misc]
@@ -89,6 +92,9 @@ class LocalPolicy:
             self.model.train(training)
         for i, decoding in zip(fitting, decodings, strict=True):
             results[i] = self._completion(decoding)
+            if self.drafts.visits is not None:
+                ended = decoding.tokens[-1] == self.encoder.end_of_turn
+                self.drafts.visits.remember(requests[i].prompt, decoding.tokens[:-1] if ended else decoding.tokens)
         return results
 
     def _encode(self, requests: Sequence[Request]) -> list[Encoded | None]:
@@ -105,14 +111,23 @@ class LocalPolicy:
         return [known[request.prompt] for request in requests]
 
     def _start(self, request: Request, sampling: Sampling) -> Decoding:
-        """An empty answer, with its draft cut before the first token that cannot be sampled."""
+        """An empty answer, with drafts cut before the first token that cannot be sampled."""
         uniforms = np.random.default_rng(request.seed % 2**64).random(sampling.max_new_tokens)
-        draft: list[int] = []
-        if self.sharing.drafts and request.prompt.draft and self.draft_gate.allows():
-            ids = self.encoder.target(request.prompt.draft)[: sampling.max_new_tokens - 1]
+        first, *others = self._drafts(request.prompt, sampling.max_new_tokens - 1) or [[]]
+        return Decoding(torch.from_numpy(uniforms), first, others)
+
+    def _drafts(self, prompt: Prompt, most: int) -> list[list[int]]:
+        """Possible answers of at most so many tokens, the best first; none where the gate is shut."""
+        visits = self.drafts.visits
+        said = visits.answers(prompt) if visits is not None else []
+        if self.sharing.speculation == "off" or not (said or prompt.draft) or not self.drafts.gate.allows():
+            return []
+        drafts = [answer[:most] for answer in said]
+        if prompt.draft:
+            ids = self.encoder.target(prompt.draft)[:most]
             possible = ~self._banned[ids] & (ids != self.encoder.end_of_turn)
-            draft = ids[: int(possible.long().cumprod(0).sum())].tolist()
-        return Decoding(torch.from_numpy(uniforms), draft)
+            drafts.append(ids[: int(possible.long().cumprod(0).sum())].tolist())
+        return drafts
 
     @torch.no_grad()
     def _decode(self, encoded: Sequence[Encoded], decodings: list[Decoding], sampling: Sampling) -> list[Decoding]:
@@ -131,7 +146,7 @@ class LocalPolicy:
                 banned=banned,
                 encoder=self.encoder,
                 sampling=sampling,
-                gate=self.draft_gate,
+                gate=self.drafts.gate,
             )
         return decodings
 

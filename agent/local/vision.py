@@ -57,13 +57,16 @@ class VisionStore:
         self.folder = FeatureFolder(folder, folder_bytes) if folder is not None else None
         self.hits = self.misses = 0
         self._features: ByteCache[tuple[object, ...], Features] = ByteCache(max_bytes)
-        settings = {k: v for k, v in encoder.image_processor.to_dict().items() if not k.endswith("_class")}
-        self._settings = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+        self._settings = _settings(encoder)
 
     @property
     def held(self) -> int:
         """Bytes of features in memory."""
         return self._features.held
+
+    def serves(self, encoder: Encoder) -> bool:
+        """Whether pictures that `encoder` has sized have the same features here."""
+        return _settings(encoder) == self._settings
 
     @contextmanager
     def given(self, model: Any, pictures: Sequence[Picture]) -> Iterator[dict[str, Any]]:
@@ -185,6 +188,12 @@ class VisionStore:
         """Other processes may have another config or library version, so both are part of the name."""
         known = (*key, model.config.vision_config.to_json_string(), transformers_version)
         return hashlib.sha256("\x1f".join(map(str, known)).encode()).hexdigest()
+
+
+def _settings(encoder: Encoder) -> str:
+    """What determines a picture's patches besides the picture."""
+    settings = {k: v for k, v in encoder.image_processor.to_dict().items() if not k.endswith("_class")}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +26,7 @@ from guiderail.envs.recordings.match import ALL_RULES, SCREENSPOT
 from guiderail.launch import parts, show
 from guiderail.launch.agents import Agent, AgentSpec, build_agent, sampling
 from guiderail.launch.before import check_out
+from guiderail.launch.evaluate.adapters import Adapters, below, entrants
 from guiderail.launch.going_on import after_scoring, going_on, then
 from guiderail.launch.options import DataArg, Fixed, Json, Out, Resume, Rules, Seed, Temperature, Width, spread
 from guiderail.launch.parts import Reading
@@ -57,15 +58,15 @@ class Scoring:
 
 
 @spread
-def sop(data: DataArg, who: AgentSpec, reading: Reading, scoring: Scoring) -> None:
+def sop(data: DataArg, who: AgentSpec, reading: Reading, scoring: Scoring, many: Adapters) -> None:
     """Semi-online performance (SOP): follow each recording in the agent's own history up to its first mistake."""
-    _agreement("sop", evaluate_sop, ("PG", "TSR", "Score"), data, who, reading, scoring)
+    _agreement("sop", evaluate_sop, ("PG", "TSR", "Score"), data, who, reading, scoring, many)
 
 
 @spread
-def offline(data: DataArg, who: AgentSpec, reading: Reading, scoring: Scoring) -> None:
+def offline(data: DataArg, who: AgentSpec, reading: Reading, scoring: Scoring, many: Adapters) -> None:
     """Single steps under the expert's history: right kind of action (TM), clicks on target (GR), right steps (SR)."""
-    _agreement("offline", evaluate_offline, ("TM", "GR", "SR"), data, who, reading, scoring)
+    _agreement("offline", evaluate_offline, ("TM", "GR", "SR"), data, who, reading, scoring, many)
 
 
 @spread
@@ -93,17 +94,31 @@ def _agreement(
     who: AgentSpec,
     reading: Reading,
     scoring: Scoring,
+    many: Adapters,
 ) -> None:
     """Score agreement with the expert under match rules. keys: the rates to show."""
     _check(scoring)
     rules, loaded = parts.rules(scoring.rules), reading.load(data)
-    actor = build_agent(who, loaded.episodes)
     about = {"data": parts.describe(data, loaded, reading.screen), "rules": asdict(rules)}
-    result, causes = _scored(kind, partial(evaluate, rules=rules), actor, loaded, about, scoring)
-    _inexpressible(actor, loaded)
+    rows: dict[str, dict[str, Any]] = {}
+    causes = Counter[str]()
+    with entrants(who, many, loaded.episodes) as found:
+        apart = {
+            one.name: scoring if not one.name else replace(scoring, out=below(scoring.out, one.name)) for one in found
+        }
+        for own in apart.values():
+            _check(own)
+        for one in found:
+            actor = one.make()
+            result, why = _scored(kind, partial(evaluate, rules=rules), actor, loaded, about, apart[one.name])
+            rows[one.name or actor.model] = result
+            causes += why
+            _inexpressible(actor, loaded)
     title = f"{kind} on {data}, rules {scoring.rules}"
-    show.result(result, scoring.as_json, show.scores(title, {actor.model: result}, keys))
-    after_scoring(result, scoring.out, causes)
+    whole = {"adapters": rows} if many.adapters else result
+    show.result(whole, scoring.as_json, show.scores(title, rows, keys))
+    total = {key: sum(row[key] for row in rows.values()) for key in ("n", "unscored")}
+    after_scoring(total, scoring.out, causes, found[-1].name)
 
 
 def _check(scoring: Scoring) -> None:

@@ -25,11 +25,10 @@ def merge(adapter: str | Path, out: str | Path, *, base: str | None = None, dtyp
 
     base: if not the model that the adapter names. dtype: of the weights, "auto" for the base's own. Raises SetupError.
     """
-    from guiderail.agent.shipped import shipped
+    from guiderail.agent.shipped import adapter_base, shipped
     from guiderail.launch.agents import VOICE_FILE, read_voice
 
     parts.require("torch", "train")
-    from guiderail.agent.local.loading import adapter_base
     from guiderail.agent.local.merge import merge_adapter
 
     folder, model = Path(adapter), base or adapter_base(adapter)

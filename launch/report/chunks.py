@@ -82,7 +82,9 @@ def _index_row(entry: Entry, chunk: str) -> dict[str, Any]:
         letters = "".join(t["outcome"].upper() if "repair" in t else t["outcome"] for t in rollout["turns"])
         paths.append([letters, _right(entry, rollout)])
     names = ("key", "episode", "generation", "signal", "template")
-    return {**{name: entry[name] for name in names}, "goal": entry["goal"][:300], "chunk": chunk, "paths": paths}
+    row = {**{name: entry[name] for name in names}, "goal": entry["goal"][:300], "chunk": chunk, "paths": paths}
+    turns = [*entry["steps"], *(turn for rollout in entry["rollouts"] for turn in rollout["turns"])]
+    return row | ({"taught": True} if any("taught" in turn or "shown" in turn for turn in turns) else {})
 
 
 def script_json(value: Any) -> str:

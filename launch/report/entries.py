@@ -3,16 +3,17 @@
 An entry: {key, episode, goal, generation, visit, signal, template, live, steps, rollouts}; episode is the unit. steps[t] of
 a recording: {image, w, h, expert, boxes, thought, instruction}, and history where it is history only. A rollout: {sample,
 ended, success, reason, turns}. A turn:
-{t, outcome, why, said, thought, text, tokens, finish, by, repair, reward, return, episode, step, sum}, where live with its
-own {image, w, h}. Places are fractions of the screen. outcome is one letter: e exact, t right kind of action only, w wrong,
+{t, outcome, why, said, thought, text, tokens, finish, ids, by, repair, reward, return, episode, step, sum}, where live with
+its own {image, w, h}. ids tells sampled tokens apart. What teachers said is added by `launch.report.lessons`. Places are fractions of the screen. outcome is one letter: e exact, t right kind of action only, w wrong,
 u unreadable, c cannot be judged, l not judged (live).
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,9 +169,16 @@ def _turn(turn: Mapping[str, Any], folder: Path, images: Images) -> dict[str, An
         row["by"] = str(turn["by"])
     if "repair" in turn:
         row["repair"] = {"strategy": str(turn["repair"]["strategy"]), "text": str(turn["repair"]["text"])}
+    if turn.get("token_ids"):
+        row["ids"] = ids_of(turn["token_ids"])
     if "reward" in turn:
         row |= {name: _number(turn[key]) for name, key in CREDIT.items()}
     return row
+
+
+def ids_of(tokens: Sequence[int]) -> str:
+    """Of a turn's token ids, a short text."""
+    return hashlib.sha256(repr([int(token) for token in tokens]).encode()).hexdigest()[:12]
 
 
 def _kept(folder: Path, turn: Mapping[str, Any]) -> Path | None:

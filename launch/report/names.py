@@ -63,7 +63,7 @@ NAMES: dict[str, str] = {
     "hindsight/taught": "Hindsight: turns taught",
     "teach/gap": "Reverse KL to the teacher, per token",
     "teach/agree": "Tokens that the teacher would choose",
-    "teach/heard": "Turns that the teacher's server scored",
+    "teach/heard": "Turns that the teacher could score",
     "teach/divergence": "Distance to the teacher",
     "update/behind": "Generations since turns were sampled",
     "ahead/waited": "Seconds waited for the generation ahead",

@@ -20,7 +20,9 @@ from guiderail.launch.report.chunks import script_json, scripts
 from guiderail.launch.report.entries import Entry, read_entries
 from guiderail.launch.report.facts import KINDS, facts, lead, model, more_facts, when
 from guiderail.launch.report.images import Images
+from guiderail.launch.report.lessons import taught_scripts
 from guiderail.launch.report.runs import Curves, Read, Run, curves, discover, read_recording, recording
+from guiderail.rl.runs.generations import LESSONS
 from guiderail.rl.runs.log import reading
 
 FIRST_CURVES = (
@@ -121,7 +123,7 @@ def _read(run: Run, home: str, data: str | None, images: Images, read: Read) -> 
 
 def _state(run: Run) -> str:
     """A text that changes whenever the run folder changes."""
-    files = ["run.json", "rollouts.jsonl", "metrics.json"]
+    files = ["run.json", "rollouts.jsonl", LESSONS, "metrics.json"]
     known = [(run.folder / name) for name in files] + sorted(run.folder.glob("runs/**/events.out.tfevents.*"))
     return repr([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in known if file.is_file()])
 
@@ -170,6 +172,8 @@ class Site:
             about = page.run.record.about
             again = page.run.kind != "train" and (about.world or {}).get("name") in RESTORED
             method = page.run.config.get("method", {})
+            for name, content in taught_scripts(page.entries, page.run, page.remarks):
+                self.text(f"{page.home}data/{name}", content)
             for name, content in scripts(page.entries, method, str(page.run.folder), again):
                 self.text(f"{page.home}data/{name}", content)
         groups = overview.groups(page.entries)

@@ -68,6 +68,11 @@ def _both(line: Line) -> tuple[float, float] | None:
     )
 
 
+def _whole_where_noted(line: Line) -> tuple[float, float] | None:
+    """Only of recordings at which the agent noted all that it had to: can it act on its notes?"""
+    return _whole(line) if line.get("due") and line["noted"] == line["due"] else None
+
+
 def _part(top: str, bottom: str) -> Value:
     return lambda line: (float(line[top]), float(line[bottom])) if top in line else None
 
@@ -89,6 +94,8 @@ METRICS: dict[str, Metric] = {
     "informative, memory": Metric("sop", _part("told", "turns"), True),
     "noted": Metric("sop", _part("noted", "due"), True),
     "noted, sampled": Metric("sop_sampled", _part("noted", "due"), True),
+    "SOP TSR where noted": Metric("sop", _whole_where_noted, True),
+    "SOP TSR where noted, sampled": Metric("sop_sampled", _whole_where_noted, True),
     "informative, online": Metric("live", _part("told", "turns")),
 }
 

@@ -41,9 +41,14 @@ class Exam(Section):
 
 
 class Recipe(Section):
-    """A training config and `section.key: value` overrides. minutes: as in `Exam`."""
+    """A training config and `section.key: value` overrides. minutes: as in `Exam`.
+
+    own: KEY=VALUE words for `record attempts pocket`: the arm trains on the successes that its start has in these attempts,
+    sampled with the job's seed, in place of the experts' recordings.
+    """
 
     config: str
+    own: str = ""
     set: dict[str, Any] = Field(default_factory=dict)
     minutes: float
 

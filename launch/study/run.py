@@ -208,14 +208,25 @@ def _do(study: Study, job: Job, lock: int) -> None:
 
 
 def _train(study: Study, job: Job, lock: int) -> None:
-    """`guiderail train`; its cost goes to cost.json."""
+    """`guiderail train`, and before it the recording of own attempts where the recipe asks for it; its cost goes to cost.json."""
     plan, folder = study.plan, study.out / job.name
+    recipe, start, data = (
+        plan.recipes[plan.arms[job.arm].recipe],
+        study.model(source(plan, job)),
+        study.out / "data/train",
+    )
     shutil.rmtree(folder / "train", ignore_errors=True)
-    named = {"model.path": study.model(source(plan, job)), "data.train": str(study.out / "data" / "train")}
-    config = CONFIGS / plan.recipes[plan.arms[job.arm].recipe].config
+    spent: dict[str, float] = {}
+    if recipe.own:
+        data = folder / "own"
+        shutil.rmtree(data, ignore_errors=True)
+        asked = ["record", "attempts", "pocket", *recipe.own.split(), "--model", start, "--seed", str(job.seed)]
+        spent = _spend(study, [*asked, "--out", str(data)], folder / "own.log", lock)
+    named = {"model.path": start, "data.train": str(data)}
+    config = CONFIGS / recipe.config
     arguments = [*as_arguments(named | overrides(plan, job)), "--out", str(folder / "train")]
     cost = _spend(study, ["train", str(config), *arguments], folder / "train.log", lock)
-    write_json(folder / "cost.json", cost)
+    write_json(folder / "cost.json", {key: round(value + spent.get(key, 0.0), 1) for key, value in cost.items()})
 
 
 def _examine(study: Study, job: Job, lock: int) -> None:
@@ -251,9 +262,10 @@ def _spend(study: Study, arguments: Sequence[str], log: Path, lock: int) -> dict
 
 def training_of(study: Study, job: Job) -> dict[str, Any] | None:
     """Settings and cost of this checkpoint's training, for the record's header. None where nothing was trained."""
-    if not study.plan.arms[job.arm].recipe:
+    arm = study.plan.arms[job.arm]
+    if not arm.recipe:
         return None
-    folder = study.out / job.name
+    recipe, folder = study.plan.recipes[arm.recipe], study.out / job.name
     about, result = read_record(folder / "train").about, read_json(folder / "train" / "metrics.json")
     config = about.config or {}
     before = source(study.plan, job)
@@ -261,7 +273,7 @@ def training_of(study: Study, job: Job) -> dict[str, Any] | None:
     return {
         **(read_json(cost) if cost.exists() else {"wall": round(result["seconds"], 1), "cpu": None}),
         "updates": result["updates"],
-        "turns": result["sampled_turns"],
+        "turns": result["sampled_turns"] + (read_json(folder / "own/attempts.json")["turns"] if recipe.own else 0),
         "after": before.name if before else "base",
         "config": {section: config[section] for section in ("method", "training")},
         "images": config["model"]["images"],

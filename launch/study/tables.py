@@ -74,7 +74,11 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in lines)
 
 
-_PARTS = {"told": "Where recordings hold the experts' thoughts", "ablations": "Ablations"}
+_PARTS = {
+    "told": "Where recordings hold the experts' thoughts",
+    "hindsight": "Hindsight",
+    "ablations": "Ablations",
+}
 _RATES = {
     name: METRICS[name]
     for name in ("online", "online, memory", "online, other", *AGAINST, "online, sampled", "SOP TSR, sampled")
@@ -86,6 +90,8 @@ _THOUGHTS = {
     "informative thoughts, memory tasks": METRICS["informative, memory"],
     "noted what had to be noted": METRICS["noted"],
     "noted, sampled": METRICS["noted, sampled"],
+    "SOP TSR where all was noted": METRICS["SOP TSR where noted"],
+    "SOP TSR where noted, sampled": METRICS["SOP TSR where noted, sampled"],
     "informative thoughts, all live turns": METRICS["informative, online"],
     "informative thoughts, sampled": METRICS["informative, sampled"],
 }

@@ -6,8 +6,8 @@ The teacher reads the student's own prompts and tokens, one pass for all tokens 
     an advantage of each sampled token        A_t = weight (log pi_T(a_t) - log pi_S(a_t)), discount 0
 
 Under samples of the student, the expected gradient of the second is that of KL(pi_S || pi_T) at each token with the prefix as
-it is (MiniLLM's single-step part, arXiv 2306.08543; as on-policy distillation by Thinking Machines, 2025). A student wants a
-teacher of the same tokenizer: ids mean the same for both.
+it is (MiniLLM's single-step part, arXiv 2306.08543; as on-policy distillation by Thinking Machines, 2025). Here a student
+has a teacher of the same tokenizer: ids mean the same for both. rl/distill/foreign.py has the others.
 """
 
 from __future__ import annotations
@@ -25,17 +25,20 @@ from transformers.integrations import deepspeed
 
 from guiderail.agent.errors import SetupError
 from guiderail.agent.local.encode import Encoder
-from guiderail.agent.local.loading import adapter_base, load_encoder, load_model, with_adapter
+from guiderail.agent.local.loading import load_encoder, load_model, with_adapter
 from guiderail.agent.local.vision import VisionStore
 from guiderail.agent.policy import Policy
 from guiderail.agent.served.openai import ServedPolicy
 from guiderail.agent.served.scores import scores
+from guiderail.agent.shipped import adapter_base
 from guiderail.agent.types import Prompt
 from guiderail.rl.config import Teacher as Settings
 from guiderail.rl.credit.samples import StepSample
 from guiderail.rl.train.divergence import Teacher, Told
 from guiderail.rl.train.lessons import told_by
 from guiderail.rl.train.prefix import EncodedTurn
+
+OTHER = "give a teacher of the student's family, or set teacher.tokenizer=other (docs/distill.md)"
 
 
 class ModelTeacher(Teacher):
@@ -65,7 +68,7 @@ class ModelTeacher(Teacher):
 
     def tell(self, trainer: Any, turns: Sequence[EncodedTurn]) -> Told:
         if self.model is None:
-            self.model = _frozen(self.settings, str(trainer.accelerator.device))
+            self.model = frozen(self.settings, str(trainer.accelerator.device))
         layout = trainer._lay_out(turns).to(trainer.accelerator.device)
         with torch.no_grad(), trainer.accelerator.autocast():
             vision = self.vision.inputs(self.model, layout.pictures)
@@ -73,7 +76,8 @@ class ModelTeacher(Teacher):
             return told_by(self.model, self.model, layout, vision, top, trainer.temperature, hears=True)
 
 
-def _frozen(settings: Settings, device: str) -> Any:
+def frozen(settings: Settings, device: str) -> Any:
+    """The model at `settings.path`, whole in this process."""
     path = str(settings.path)
     adapter = (Path(path) / "adapter_config.json").is_file()
     base = adapter_base(path) if adapter else path
@@ -102,13 +106,17 @@ def check_tokenizer(student: Encoder, teacher: Encoder, path: str) -> None:
         odd = sorted(set(ours.items()) ^ set(theirs.items()), key=lambda pair: (pair[1], pair[0]))
         raise SetupError(
             f"teacher.path {path} has another tokenizer than the student: {len(odd)} entries differ, first "
-            f"{odd[0][0]!r} = {odd[0][1]} ({len(theirs)} entries, expected {len(ours)}); give a teacher of the student's family"
+            f"{odd[0][0]!r} = {odd[0][1]} ({len(theirs)} entries, expected {len(ours)}); {OTHER}"
         )
     if _rest(student) != _rest(teacher):
         raise SetupError(
-            f"teacher.path {path} cuts text in other places than the student: their merges or special tokens differ; give a "
-            "teacher of the student's family"
+            f"teacher.path {path} cuts text in other places than the student: their merges or special tokens differ; {OTHER}"
         )
+    check_pictures(student, teacher, path)
+
+
+def check_pictures(student: Encoder, teacher: Encoder, path: str) -> None:
+    """Raises SetupError where image tokens stand for pieces of different sizes: pictures are sized for the student."""
     if student.vision.factor != teacher.vision.factor:
         raise SetupError(
             f"teacher.path {path} has an image token per {teacher.vision.factor} px, the student per "
@@ -146,22 +154,23 @@ class ServedTeacher(Teacher):
         rows = [EncodedTurn.of(self.encoder.prompt(p), torch.tensor(said.token_ids)) for p, said in turns]
         found = scores(self.policy, turns, top)
         self._told = {
-            _key(row): _told(one, row.ids[row.start :].tolist(), top)
+            turn_key(row): _told(one, row.ids[row.start :].tolist(), top)
             for row, one in zip(rows, found, strict=True)
             if isinstance(one, list)
         }
-        heard = [_key(row) in self._told for row in rows]
+        heard = [turn_key(row) in self._told for row in rows]
         self.counts = {"teach/heard": (sum(heard), len(heard))}
         return [prompt if known else None for (prompt, _), known in zip(turns, heard, strict=True)]
 
     def tell(self, trainer: Any, turns: Sequence[EncodedTurn]) -> Told:
         """What the server said; of a filler, nothing that matters."""
         top = 2 if self.advantage else self.settings.top
-        found = [self._told.get(_key(turn)) or _nothing(turn, top) for turn in turns]
+        found = [self._told.get(turn_key(turn)) or _nothing(turn, top) for turn in turns]
         return Told(torch.cat([one.tokens for one in found]), torch.cat([one.logps for one in found]))
 
 
-def _key(turn: EncodedTurn) -> tuple[object, ...]:
+def turn_key(turn: EncodedTurn) -> tuple[object, ...]:
+    """Equal for equal rows: ids, and pictures by content and size."""
     return turn.ids.numpy().tobytes(), *((p.screenshot.digest, p.width, p.height) for p in turn.pictures)
 
 

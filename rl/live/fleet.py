@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 from guiderail.agent.errors import EnvCrashed, SetupError
 from guiderail.agent.policy import Policy, Request, Sampling
 from guiderail.agent.types import Completion, Prompt, Rollout
-from guiderail.rl.live.process import Supervised
+from guiderail.rl.live.process import Here, Start, Supervised
 from guiderail.rl.live.site import SiteSpec, serve
 from guiderail.rl.live.wire import Wire
 from guiderail.rl.rollout.drive import Asking, Key, answers, seed_of
@@ -85,13 +85,21 @@ class _Worker(Supervised):
 
 class Fleet:
     """workers, spares: processes. recycle: orders after which a worker is replaced; None: never. first: the number of the
-    first worker. `drive` stands in for `rl.rollout.drive.drive`."""
+    first worker. start: what starts a worker, on this machine or on another. `drive` stands in for `rl.rollout.drive.drive`."""
 
-    def __init__(self, spec: SiteSpec, workers: int, recycle: int | None = None, first: int = 0, spares: int = 0):
+    def __init__(
+        self,
+        spec: SiteSpec,
+        workers: int,
+        recycle: int | None = None,
+        first: int = 0,
+        spares: int = 0,
+        start: Start = Here,
+    ):
         self.spec, self.recycle = spec, recycle
         self.silence = spec.patience.longest + GRACE
         numbers = range(workers + spares)
-        self.workers = [_Worker(n, serve, (spec, first + n), spare=n >= workers) for n in numbers]
+        self.workers = [_Worker(n, serve, (spec, first + n), start=start, spare=n >= workers) for n in numbers]
         self._number = self._deaths = 0
         self._waited = self._answered = 0.0
         self.replaced = self.recycled = 0
@@ -116,10 +124,12 @@ class Fleet:
             results[walk.place] = _tried(result, walk)
 
         while True:
-            self._assign(todo, again, width)
+            more = self._assign(todo, again, width)
             under_way = sum(len(worker.orders) for worker in self.workers)
-            if not under_way and not again:
+            if not under_way and not again and not more:
                 break
+            if not under_way:  # every worker is still starting
+                time.sleep(LINGER)
             self._listen(ready, under_way, finish)
             self._replace_failed(again, finish, ready)
             if ready:
@@ -127,19 +137,24 @@ class Fleet:
                 ready.clear()
         return [results[place] for place in sorted(results)]
 
-    def _assign(self, todo: Iterator[_Walk], again: list[_Walk], width: int) -> None:
-        """Orders to the workers with the fewest, as long as fewer than `width` are under way. Raises EnvCrashed when another
-        thread has closed the fleet."""
+    def _assign(self, todo: Iterator[_Walk], again: list[_Walk], width: int) -> bool:
+        """Orders to the workers with the fewest, as long as fewer than `width` are under way. Returns whether more may be left
+        in `todo`. Raises EnvCrashed when another thread has closed the fleet."""
         if self.closed:
             raise EnvCrashed("the fleet was closed")
         for worker in self.workers:
             if worker.start_if_due() and worker.connection is not None:
                 worker.wire, worker.given, worker.open = Wire(worker.connection), 0, False
+        starting = any(w.process is not None and not w.opened for w in self.workers if not w.spare)
+        if starting and not any(worker.orders for worker in self.workers):
+            return True  # or the first to open would get everything
         while sum(len(worker.orders) for worker in self.workers) < width:
             free = [w for w in self.workers if w.wire is not None and not w.spare and not self._full(w)]
-            walk = again.pop() if again and free else next(todo, None) if free else None
+            if not free:
+                return True
+            walk = again.pop() if again else next(todo, None)
             if walk is None:
-                return
+                return False
             worker = min(free, key=lambda w: len(w.orders))
             walk.asked = 0
             self._number += 1
@@ -148,6 +163,7 @@ class Fleet:
             if len(worker.orders) == len(worker.waiting) + 1:
                 worker.heard = time.monotonic()
             worker.send(("begin", self._number, walk.order))
+        return True
 
     def _full(self, worker: _Worker) -> bool:
         return self.recycle is not None and worker.given >= self.recycle

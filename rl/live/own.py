@@ -22,6 +22,7 @@ from guiderail.envs.live.attempts import LiveTask
 from guiderail.envs.live.device import Device, Element
 from guiderail.rl.rollout.drive import Asking, Key, drive
 from guiderail.rl.rollout.live import Site
+from guiderail.rl.runs.log import write_json
 
 Attempt = tuple[Rollout, list[Box | None]]
 """With the target box of each turn."""
@@ -77,7 +78,7 @@ def write_attempts(
 ) -> dict[str, Any]:
     """Make the attempts and write the folder `out`: it appears complete or not at all. source: for every line and the card.
     successes: leave out attempts that failed. Attempts with an unreadable turn, and those whose machine failed, are always
-    left out. Returns counts. Raises SetupError when `out` holds something."""
+    left out. Returns counts, which are in attempts.json as well; turns: those of all attempts. Raises SetupError when `out` holds something."""
     counts: Counter[str] = Counter()
     lines: dict[str, dict[str, Any]] = {}
     with new_folder(out) as partial:
@@ -88,6 +89,7 @@ def write_attempts(
             tick()
             why = _left_out(made, successes)
             counts[why or "episodes"] += 1
+            counts["turns"] += len(made.turns)
             if why is None:
                 counts["steps"] += len(made.turns)
                 line = _line(made, boxes, source, partial)
@@ -97,7 +99,8 @@ def write_attempts(
         with (partial / "episodes.jsonl").open("w", encoding="utf-8", newline="\n") as file:
             for key in sorted(lines):
                 file.write(json.dumps(lines[key], ensure_ascii=False) + "\n")
-        found = {name: counts[name] for name in ("episodes", "steps", *LEFT_OUT)}
+        found = {name: counts[name] for name in ("episodes", "steps", *LEFT_OUT, "turns")}
+        write_json(partial / "attempts.json", found)
         (partial / "DATASET.md").write_text(_card(source, found), "utf-8")
     return found
 

@@ -44,7 +44,8 @@ class SiteSpec:
 
 def serve(connection: Connection, spec: SiteSpec, number: int) -> None:
     """The main function of a worker process. It ends when the pipe is closed."""
-    os.setsid()
+    with suppress(PermissionError):  # it leads its group already
+        os.setsid()
     wire = Wire(connection)
     site: Site | None = None
     walks: dict[int, Asking[Any]] = {}

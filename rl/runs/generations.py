@@ -37,12 +37,12 @@ def passed_over(folder: Path, generation: int) -> set[int]:
     return {int(row["visit"]) for row in rows if row["generation"] == generation}
 
 
-def lesson(folder: Path, generation: int, turn: Mapping[str, Any], unit: str, sample: int) -> list[dict[str, Any]]:
-    """What a teacher said of this turn of a line, token by token (`rl.train.lessons.lines`); empty where it was not taught."""
+def lesson(folder: Path, generation: int, turn: Mapping[str, Any], unit: str, sample: int) -> dict[str, Any]:
+    """What a teacher said of this turn of a line (`rl.train.lessons.lines`); empty where it was not taught."""
     rows = read_lines(folder, LESSONS) if (folder / LESSONS).is_file() else ()
     where = (generation, unit, sample, turn["index"], turn.get("token_ids"))
     keys = ("generation", "unit", "sample", "index", "token_ids")
-    return next((row["tokens"] for row in rows if tuple(row[key] for key in keys) == where), [])
+    return next((row for row in rows if tuple(row[key] for key in keys) == where), {})
 
 
 def group_rows(group: Group, lengths: Mapping[str, int]) -> list[dict[str, Any]]:

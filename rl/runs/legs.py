@@ -10,6 +10,9 @@ _LOADING = ("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persi
 _SERVING = (
     "server",
     "group_port",
+    "drafts",  # today's speculation
+    "speculation",
+    "sleep",
     "weights_folder",
     "timeout",
     "deadline",

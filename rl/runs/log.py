@@ -4,6 +4,7 @@
     rollouts.jsonl   one line per rollout: every turn's text, verdict, repair, reward, advantage (rl/runs/rows.py)
     likelihood.jsonl one line per scored expert turn (guiderail evaluate likelihood)
     passed_over.jsonl one line per group that was not sampled because of its expected difficulty
+    lessons.jsonl    one line per turn that a teacher scored: the probability of each token (rl/train/lessons.py)
     metrics.json     the result; its presence says that the run is finished
 
 Lines are keyed by unit and sample, never by order.
@@ -30,7 +31,7 @@ from guiderail.agent.untrusted import is_file, read_file
 from guiderail.rl.runs import record, rows, schema
 from guiderail.rl.runs.record import VERSION, About, Leg, MayChange, RunRecord, nothing, refuse_changes
 
-LINES = ("rollouts.jsonl", "likelihood.jsonl", "passed_over.jsonl")
+LINES = ("rollouts.jsonl", "likelihood.jsonl", "passed_over.jsonl", "lessons.jsonl")
 
 
 MARK_EVERY = 10.0

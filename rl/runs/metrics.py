@@ -51,7 +51,7 @@ METRICS: dict[str, str] = {
     "hindsight/taught": "Share of all turns along recordings that were taught: they passed every gate.",
     "teach/gap": "Mean log-probability of the student's sampled tokens by the student, less that by the teacher: the reverse KL per token.",
     "teach/agree": "Share of the student's sampled tokens that the teacher finds most likely.",
-    "teach/heard": "Share of the turns that the teacher's server could score, token by token.",
+    "teach/heard": "Share of the turns that a teacher behind a server, or of another tokenizer, could score.",
     "teach/divergence": "Mean divergence between teacher and student over the taught tokens, before its weight.",
     "update/behind": "Mean number of generations ago that the generation's turns were sampled; 0 without replay and online.ahead.",
     "update/importance": "Mean weight of the turns that an earlier policy, or vLLM, sampled; 1 where it answers alike.",

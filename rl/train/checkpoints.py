@@ -57,10 +57,12 @@ class ExactCheckpoints:
     """Mixin before a TRL trainer: checkpoints that load as models, exact resume, no silent NaN.
 
     progress: an object with state_dict() -> JSON values and load_state_dict(); saved per process with each checkpoint.
+    beside: adds files to each folder of weights, on the main process.
     """
 
     encoder: Encoder
     progress: Any = None
+    beside: Callable[[Path], None] | None = None
     accelerator: Any
     args: Any
     state: Any
@@ -75,10 +77,9 @@ class ExactCheckpoints:
             resume_from_checkpoint = str(resume_from_checkpoint)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)  # type: ignore[misc]
 
-    def save_policy(self, folder: Path, finish: Callable[[Path], None] = lambda _: None) -> None:
+    def save_policy(self, folder: Path) -> None:
         """Write a folder for `agent.local.policy.load_policy`, which appears complete or not at all. Call it on every
-        process: ZeRO-3 gathers the weights. finish: adds files to it, on the main process. Raises SetupError where
-        DeepSpeed's config keeps the weights from being gathered."""
+        process: ZeRO-3 gathers the weights. Raises SetupError where DeepSpeed's config keeps them from being gathered."""
         partial = folder.with_name(f".{folder.name}.part")
         main = self.accelerator.is_main_process
         if main:
@@ -92,7 +93,6 @@ class ExactCheckpoints:
                     f"no weights for {folder}; set stage3_gather_16bit_weights_on_model_save to true in the DeepSpeed config"
                 )
             (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle, of no use to users of the model
-            finish(partial)
             sync([*filter(Path.is_file, partial.rglob("*")), partial])
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(partial, folder)
@@ -104,7 +104,10 @@ class ExactCheckpoints:
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)  # type: ignore[misc]
         if self.args.should_save:
-            self.encoder.save(Path(output_dir or self.args.output_dir))
+            folder = Path(output_dir or self.args.output_dir)
+            self.encoder.save(folder)
+            if self.beside is not None:
+                self.beside(folder)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """A checkpoint counts when COMPLETE is in it, which comes last. Older ones go only after that: there is always a

@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -43,6 +43,39 @@ class Told:
     tokens: Tensor
     logps: Tensor
 
+    def to(self, device: torch.device) -> Told:
+        """A copy with its tensors on `device`."""
+        return Told(self.tokens.to(device), self.logps.to(device))
+
+    def gaps(self, said: Tensor, logps: Tensor, taught: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of n places: log S - log T of the sampled token, 0 where it is not known; where a gap is to be counted; where it is
+        known; and where the teacher would have said the same. said, logps: (n,), the tokens and the student's log-probabilities,
+        NaN where not known. taught: (n,)."""
+        among = (self.tokens == said[:, None]) & taught[:, None]
+        theirs = self.logps[:, :-1].masked_fill(~among, 0.0).sum(1)
+        known = among.any(1) & ~logps.isnan()  # of recorded turns and fillers no student's is known
+        return torch.where(known, logps - theirs, 0.0), known, known, among[:, 0] & known
+
+    def student(self, hidden: Tensor, head: Any, temperature: float) -> Tensor:
+        """The student's log-probabilities of the same tokens, with gradients. hidden: (n, width), of all places."""
+        return buckets(hidden, head, self.tokens, temperature)
+
+    def apart(self, student: Tensor, beta: float) -> Tensor:
+        """The term at each place, (n,). student: from `student`."""
+        return divergence(self.logps, student, beta)
+
+
+class Says(Protocol):
+    """What a teacher says about n places: `Told`, or `rl.train.spans.Spans` where its tokens are others than the student's."""
+
+    def to(self, device: torch.device) -> Says: ...
+
+    def gaps(self, said: Tensor, logps: Tensor, taught: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]: ...
+
+    def student(self, hidden: Tensor, head: Any, temperature: float) -> Tensor: ...
+
+    def apart(self, student: Tensor, beta: float) -> Tensor: ...
+
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
@@ -52,12 +85,11 @@ class Lesson:
     rows: Tensor
     columns: Tensor
     weights: Tensor
-    told: Told
+    told: Says
 
     def to(self, device: torch.device) -> Lesson:
         """A copy with its tensors on `device`."""
-        told = Told(self.told.tokens.to(device), self.told.logps.to(device))
-        return Lesson(self.rows.to(device), self.columns.to(device), self.weights.to(device), told)
+        return Lesson(self.rows.to(device), self.columns.to(device), self.weights.to(device), self.told.to(device))
 
 
 class Teacher(ABC):
@@ -79,8 +111,12 @@ class Teacher(ABC):
         """What the teacher sees in place of each sample's prompt; None where the sample is not taught. Called once per
         generation on every process, with the policy that sampled them."""
 
+    def answer(self, sample: StepSample) -> str | None:
+        """What the teacher itself would have answered there, where it was asked."""
+        return None
+
     @abstractmethod
-    def tell(self, trainer: Any, turns: Sequence[EncodedTurn]) -> Told:
+    def tell(self, trainer: Any, turns: Sequence[EncodedTurn]) -> Says:
         """Its distributions at all target tokens of these rows, one row after the other. Called without gradients, as often
         on every process, with at least one row. `trainer.tell` asks the weights that are trained."""
 

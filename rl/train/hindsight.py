@@ -64,6 +64,7 @@ class HindsightTeacher(Teacher):
         self.dialogue, self.encoder, self.rules = dialogue, encoder, rules
         self.sampling, self.thoughts = Sampling(0.0, tokens), thoughts or {}
         self.counts, self.record = {}, record
+        self._answers: dict[int, str] = {}  # by id() of the sample
 
     def prompts(self, policy: Policy, samples: Sequence[StepSample], generation: int) -> list[Prompt | None]:
         """As `Teacher.prompts`. Counts what each gate lets pass, as a share of what reached it."""
@@ -74,7 +75,9 @@ class HindsightTeacher(Teacher):
         bound = self.settings.below
         low = [i for i in wrong if bound is None or samples[i].ret < bound]
         shown = {i: prompt for i in low if (prompt := self.shown(samples[i])) is not None}
-        taught = {i: shown[i] for i in self._recovered(policy, samples, shown)}
+        answers = self._recovered(policy, samples, shown) if self.settings.recovers else {}
+        taught = {i: shown[i] for i in (answers if self.settings.recovers else shown)}
+        self._answers = {id(samples[i]): text for i, text in answers.items()}
         self.counts = {
             "hindsight/mismatches": (len(wrong), len(along)),
             "hindsight/below": (len(low), len(wrong)),
@@ -83,6 +86,10 @@ class HindsightTeacher(Teacher):
             "hindsight/taught": (len(taught), len(along)),
         }
         return [taught.get(i) for i in range(len(samples))]
+
+    def answer(self, sample: StepSample) -> str | None:
+        """Its most likely one, which agrees with the expert; None where that was not asked for."""
+        return self._answers.get(id(sample))
 
     def tell(self, trainer: Any, turns: Sequence[EncodedTurn]) -> Told:
         """As the weights are before the update."""
@@ -112,10 +119,8 @@ class HindsightTeacher(Teacher):
         episode = self.episodes[sample.unit]
         return read_turn(episode, sample.index, sample.prompt, said, self.dialogue, self.rules).exact
 
-    def _recovered(self, policy: Policy, samples: Sequence[StepSample], shown: Mapping[int, Prompt]) -> list[int]:
-        """The samples at which the teacher's most likely answer agrees with the expert. Equal prompts are asked once."""
-        if not self.settings.recovers:
-            return list(shown)
+    def _recovered(self, policy: Policy, samples: Sequence[StepSample], shown: Mapping[int, Prompt]) -> dict[int, str]:
+        """The teacher's most likely answer, by sample, where it agrees with the expert. Equal prompts are asked once."""
         first: dict[Prompt, int] = {}
         for i, prompt in shown.items():
             first.setdefault(prompt, i)
@@ -125,8 +130,8 @@ class HindsightTeacher(Teacher):
         ]
         answers = policy.complete(requests, self.sampling) if requests else []
         right = {
-            prompt
+            prompt: said.text
             for (prompt, i), said in zip(first.items(), answers, strict=True)
             if not isinstance(said, EnvCrashed) and self._agrees(samples[i], said)
         }
-        return [i for i, prompt in shown.items() if prompt in right]
+        return {i: right[prompt] for i, prompt in shown.items() if prompt in right}

@@ -7,7 +7,7 @@ hands out the hidden states at the target tokens (rl/train/prefix.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,12 +17,13 @@ from torch import Tensor
 from guiderail.agent.local.encode import Encoder
 from guiderail.agent.local.vision import plain_model
 from guiderail.agent.policy import Policy
-from guiderail.agent.types import Prompt
+from guiderail.agent.types import Completion, Prompt
 from guiderail.rl.credit.samples import StepSample
 from guiderail.rl.train.batch import EncodedSample, filler
 from guiderail.rl.train.distributed import processes
-from guiderail.rl.train.divergence import Lesson, Teacher, Told, buckets, divergence, most_likely
+from guiderail.rl.train.divergence import Lesson, Teacher, Told, most_likely
 from guiderail.rl.train.prefix import Also, EncodedTurn, Layout, hidden_at, model_inputs
+from guiderail.rl.train.spans import Spans
 
 
 class Lessons:
@@ -47,7 +48,8 @@ class Lessons:
 
     def record(self, batches: Sequence[Mapping[str, Any]], generation: int) -> None:
         """Hands the teacher's record what was said in a generation's micro-batches, on the first process."""
-        mine = [line for b in batches for line in lines(b["samples"], b["lesson"], generation, self.trainer.encoder)]
+        teacher, encoder = self.teacher, self.trainer.encoder
+        mine = [line for b in batches for line in lines(b["samples"], b["lesson"], generation, encoder, teacher)]
         everyone = processes().exchange(mine)
         if self.teacher.record is not None:
             for line in (one for share in everyone for one in share):
@@ -79,13 +81,9 @@ class Lessons:
         rows, columns = lesson.rows, lesson.columns
         said = batch["completion_ids"][rows, columns]
         logps = batch.get("old_per_token_logps", batch["rollout_logps"]).to(said.device)
-        among = (lesson.told.tokens == said[:, None]) & (lesson.weights > 0)[:, None]
-        theirs = lesson.told.logps[:, :-1].masked_fill(~among, 0.0).sum(1)
-        known = among.any(1) & ~logps[rows, columns].isnan()  # of recorded turns and fillers no student's is known
-        gap = torch.where(known, logps[rows, columns] - theirs, 0.0)
-        first = among[:, 0]
-        self._count("teach/gap", gap.sum().item(), known.sum().item())
-        self._count("teach/agree", (first & known).sum().item(), known.sum().item())
+        gap, counted, known, agrees = lesson.told.gaps(said, logps[rows, columns], lesson.weights > 0)
+        self._count("teach/gap", gap[counted].sum().item(), known.sum().item())
+        self._count("teach/agree", agrees.sum().item(), known.sum().item())
         if teacher.advantage:
             each = batch["advantages"][:, None].repeat(1, batch["completion_ids"].shape[1])
             each[rows, columns] -= (teacher.weight * gap).to(each.dtype)
@@ -108,7 +106,7 @@ class Lessons:
         def read(hidden: Tensor) -> None:
             places = layout.where[lesson.rows, lesson.columns]
             head = plain_model(plain).get_output_embeddings()
-            self._student = buckets(hidden[places], head, lesson.told.tokens, self.trainer.temperature)
+            self._student = lesson.told.student(hidden[places], head, self.trainer.temperature)
 
         return read
 
@@ -120,7 +118,7 @@ class Lessons:
         assert lesson is not None
         assert student is not None
         self._lesson = self._student = None
-        apart = divergence(lesson.told.logps, student, self.teacher.beta)
+        apart = lesson.told.apart(student, self.teacher.beta)
         known = lesson.weights > 0
         sums = torch.stack([apart.detach()[known].sum(), known.sum().to(apart.dtype)])
         total, count = trainer.accelerator.reduce(sums, reduction="sum").tolist()
@@ -132,32 +130,64 @@ class Lessons:
 
 
 def lines(
-    samples: Sequence[StepSample | None], lesson: Lesson, generation: int, encoder: Encoder
+    samples: Sequence[StepSample | None], lesson: Lesson, generation: int, encoder: Encoder, teacher: Teacher
 ) -> Iterator[dict[str, Any]]:
-    """One line per taught turn of a micro-batch. tokens: of each sampled token its text, its probability by the student that
-    sampled it (at temperature 1) and by the teacher (at the run's; None: not among its k most likely), and the teacher's own
-    choice with its probability."""
-    text = lru_cache(lambda token: encoder.tokenizer.decode([token]))
+    """One line per taught turn of a micro-batch. tokens: of each sampled token, or span of tokens (rl/train/spans.py), its text,
+    its probability by the student that sampled it (at temperature 1) and by the teacher (at the run's; None: not among its k
+    most likely), and the teacher's own choice with its probability. answer: the teacher's whole answer to the prompt, where it
+    was asked."""
+
+    @lru_cache
+    def text(*tokens: int) -> str:
+        return str(encoder.tokenizer.decode(list(tokens)))
+
     kept = lesson.weights > 0
     for row in sorted(set(lesson.rows[kept].tolist())):
-        sample, places = samples[row], (lesson.rows == row).nonzero()[:, 0]
+        sample, places = samples[row], (lesson.rows == row).nonzero()[:, 0].tolist()
         assert sample is not None
-        said, tokens = sample.completion, []
-        for t, place in enumerate(places.tolist()):
-            tops, logps = lesson.told.tokens[place].tolist(), lesson.told.logps[place].tolist()
-            of_student = math.exp(said.logprobs[t]) if t < len(said.logprobs) else None
-            of_teacher = dict(zip(tops, logps, strict=False)).get(said.token_ids[t])
-            tokens.append(
-                {
-                    "text": text(said.token_ids[t]),
-                    "student": of_student,
-                    "teacher": None if of_teacher is None else math.exp(of_teacher),
-                    "best": text(tops[0]),
-                    "best_p": math.exp(logps[0]),
-                }
-            )
+        said = sample.completion
+        if isinstance(lesson.told, Spans):
+            tokens = _in_spans(lesson.told, places, said, text)
+        else:
+            assert isinstance(lesson.told, Told)
+            tokens = _one_by_one(lesson.told, places, said, text)
         where = {"generation": generation, "unit": sample.unit, "sample": sample.sample, "index": sample.index}
-        yield where | {"token_ids": list(said.token_ids), "tokens": tokens}
+        answer = teacher.answer(sample)
+        yield where | {"token_ids": list(said.token_ids), "tokens": tokens} | ({"answer": answer} if answer else {})
+
+
+def _one_by_one(told: Told, places: Sequence[int], said: Completion, text: Callable[..., str]) -> list[dict[str, Any]]:
+    tokens: list[dict[str, Any]] = []
+    for t, place in enumerate(places):
+        tops, logps = told.tokens[place].tolist(), told.logps[place].tolist()
+        of_teacher = dict(zip(tops, logps, strict=False)).get(said.token_ids[t])
+        tokens.append(
+            {
+                "text": text(said.token_ids[t]),
+                "student": math.exp(said.logprobs[t]) if t < len(said.logprobs) else None,
+                "teacher": None if of_teacher is None else math.exp(of_teacher),
+                "best": text(tops[0]),
+                "best_p": math.exp(logps[0]),
+            }
+        )
+    return tokens
+
+
+def _in_spans(told: Spans, places: Sequence[int], said: Completion, text: Callable[..., str]) -> list[dict[str, Any]]:
+    """One entry per span: the probability of all its tokens, and the teacher's choice where it begins."""
+    members: dict[int, list[int]] = {}
+    for t, place in enumerate(places):
+        members.setdefault(int(told.of[place]), []).append(t)
+    return [
+        {
+            "text": text(*(said.token_ids[t] for t in tokens)),
+            "student": math.exp(math.fsum(said.logprobs[t] for t in tokens)) if said.logprobs else None,
+            "teacher": math.exp(float(told.logps[span])),
+            "best": told.best[span].text,
+            "best_p": told.best[span].probability,
+        }
+        for span, tokens in members.items()
+    ]
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import use_adapter
 
 from guiderail.agent.local.attention import use_attention
+from guiderail.agent.local.drafts import Drafts
 from guiderail.agent.local.encode import Encoder
 from guiderail.agent.local.loading import load_encoder
 from guiderail.agent.local.policy import LocalPolicy
@@ -92,6 +93,9 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
         self.encoder = encoder or load_encoder(path)
         self.collect = self.progress = collect
         self.max_rows, self.max_batch, self.sharing = max_rows, max_batch, sharing or Sharing()
+        # Earlier answers and times are kept over generations. Counts are not: a resumed run then decides as a straight one.
+        lasting = self.sharing.speculation in ("suffix", "auto")
+        self.drafts = Drafts.of(self.sharing.speculation) if lasting else None
         self.importance_cap = importance_cap
         self.lessons = Lessons(teacher, self) if teacher is not None and teacher.weight else None
         updates = updates_of(vars(args))
@@ -244,7 +248,15 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
             self.accelerator.autocast(),
         ):
             store = self.vision if self.vision.on else None
-            yield LocalPolicy(model, self.encoder, name, max_batch=self.max_batch, sharing=self.sharing, store=store)
+            yield LocalPolicy(
+                model,
+                self.encoder,
+                name,
+                max_batch=self.max_batch,
+                sharing=self.sharing,
+                store=store,
+                drafts=self.drafts,
+            )
 
     def _lay_out(self, turns: Sequence[EncodedTurn]) -> Layout:
         return lay_out(turns, self.encoder, self._rope, self._pairs, self._maskless)

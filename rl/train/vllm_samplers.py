@@ -4,7 +4,9 @@ process."""
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +17,7 @@ from guiderail.agent.served.vllm.client import Refused, Server
 from guiderail.agent.served.vllm.colocated import ColocatedEngine
 from guiderail.agent.served.vllm.policy import Engine
 from guiderail.agent.served.vllm.servers import OneServer, ServerEngine
-from guiderail.agent.served.vllm.setting_up import Start, check_version
+from guiderail.agent.served.vllm.setting_up import SPECULATIONS, Start, check_version
 from guiderail.agent.served.waiting import Failed
 from guiderail.rl.config import Rollout
 
@@ -25,10 +27,13 @@ ADAPTER = "trained"
 
 class Sampler(Protocol):
     """An engine whose weights can be changed. shared: all processes sample there, and the main process changes it; else each
-    has its own. dtype: of its weights, such as "bfloat16"."""
+    has its own. dtype: of its weights, such as "bfloat16". drafting: whether it speculates. asleep: whether it sleeps, until
+    `take`."""
 
     shared: bool
     dtype: str
+    drafting: bool
+    asleep: bool
 
     @property
     def engine(self) -> Engine: ...
@@ -41,6 +46,12 @@ class Sampler(Protocol):
 
     def settle(self, version: str, places: list[str], adapter: bool) -> None:
         """Sample with these weights from now on, at these places."""
+
+    def sleep(self) -> None:
+        """Give memory back until `take` or `wake`. Raises SetupError."""
+
+    def wake(self) -> None:
+        """Answer again, with the weights from before."""
 
     def lose(self, place: str, crash: EnvCrashed) -> None:
         """Sample there no more. Raises where none is left."""
@@ -59,6 +70,10 @@ class Servers:
         servers = [Server(url, settings.deadline) for url in settings.servers]
         said = [self._meet(server, settings.timeout) for server in servers]
         self.dtype = str(said[0]["model_config"]["dtype"]).removeprefix("torch.")
+        self.drafting, self.asleep = any(_method(one) != "off" for one in said), False
+        if settings.sleep:
+            for server in servers:
+                _woken(server)
         self._engine = ServerEngine(servers, trainer.encoder, settings.concurrency, trainer.accelerator.process_index)
 
     @property
@@ -74,7 +89,7 @@ class Servers:
 
         def give(server: Server) -> bool:
             try:
-                with server.paused():
+                with _awakening(server) if self.asleep else server.paused():
                     if adapter:
                         server.load_adapter(ADAPTER, str(folder))
                     else:
@@ -97,8 +112,25 @@ class Servers:
         return [server.url for server, has in zip(servers, took, strict=True) if has]
 
     def settle(self, version: str, places: list[str], adapter: bool) -> None:
+        self.asleep = False
         self._engine.settle(version, places, ADAPTER if adapter else None)
         assert self._engine.alive
+
+    def sleep(self) -> None:
+        """As `Sampler.sleep`. A server that is gone meanwhile is met again at the next `take`."""
+        for server in self._engine.alive:
+            try:
+                server.sleep()
+            except Failed as failed:
+                self._engine.lose(server, str(failed))
+            except Refused as refused:
+                raise SetupError(
+                    f"the vLLM server at {server.url} does not sleep ({refused}); start it with: {self.start.command()}"
+                ) from None
+
+    def wake(self) -> None:
+        for server in self._engine.servers:
+            _woken(server)
 
     def lose(self, place: str, crash: EnvCrashed) -> None:
         [server] = [server for server in self._engine.servers if server.url == place]
@@ -127,6 +159,27 @@ class Servers:
         return said
 
 
+@contextmanager
+def _awakening(place: Server | ColocatedEngine) -> Iterator[None]:
+    """A sleeper's weights are back inside, and its caches after it: until then there is room for both kinds of weights."""
+    place.wake("weights")
+    yield
+    place.wake("kv_cache")
+
+
+def _woken(server: Server) -> None:
+    """Wake a server that sleeps. One that does not answer is met where it is needed."""
+    with suppress(Failed, Refused):
+        if server.sleeping():
+            with _awakening(server):
+                """Nothing to load."""
+
+
+def _method(said: dict[str, Any]) -> str:
+    """How a server with these settings drafts."""
+    return str((said.get("speculative_config") or {}).get("method") or "off")
+
+
 def _misfit(said: dict[str, Any], start: Start) -> str | None:
     """What is wrong with a server's settings."""
     model, lora = said["model_config"], said.get("lora_config") or {}
@@ -140,6 +193,11 @@ def _misfit(said: dict[str, Any], start: Start) -> str | None:
         return f"it takes adapters of rank {lora['max_lora_rank']}, this run trains one of rank {start.rank}"
     if start.tower and not lora.get("enable_tower_connector_lora"):
         return "it ignores an adapter's part in the vision tower, and this run trains that part"
+    wanted = start.speculation
+    if wanted not in (None, "auto") and wanted != _method(said):
+        return f"its speculation is {_method(said)}, this run's is {wanted}"
+    if start.sleep and not model.get("enable_sleep_mode"):
+        return "it cannot sleep, and this run has rollout.sleep=true"
     return None
 
 
@@ -159,6 +217,8 @@ class Colocated:
         lora = {"enable_lora": True, "max_loras": 1, "max_lora_rank": start.rank} if start.rank else {}
         if start.tower:
             lora["enable_tower_connector_lora"] = True
+        drafts = SPECULATIONS.get(start.speculation or "off")
+        self.drafting, self.asleep = drafts is not None, False
         try:
             llm = LLM(
                 model=start.model,
@@ -170,6 +230,8 @@ class Colocated:
                 seed=accelerator.process_index,
                 logprobs_mode="raw_logprobs",
                 enable_prefix_caching=True,
+                enable_sleep_mode=start.sleep,
+                speculative_config=drafts,
                 **lora,
             )
         except (RuntimeError, ValueError, OSError) as error:
@@ -187,12 +249,21 @@ class Colocated:
         return [("this process", self._engine)]
 
     def take(self, folder: Path, adapter: bool, version: str) -> list[str]:
-        if adapter:
-            self._engine.load_adapter(ADAPTER, str(folder))
-        else:
-            self._engine.load_weights(str(folder))
-        self._engine.forget()
+        with _awakening(self._engine) if self.asleep else nullcontext():
+            if adapter:
+                self._engine.load_adapter(ADAPTER, str(folder))
+            else:
+                self._engine.load_weights(str(folder))
+            self._engine.forget()
+        self.asleep = False
         return ["this process"]
+
+    def sleep(self) -> None:
+        self._engine.sleep()
+
+    def wake(self) -> None:
+        with _awakening(self._engine):
+            """Nothing to load."""
 
     def settle(self, version: str, places: list[str], adapter: bool) -> None:
         """Nothing: the engine samples with what it has."""

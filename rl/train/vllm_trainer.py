@@ -41,7 +41,16 @@ class VLLMTrainer(SemiOnlineTrainer):
             check_one_environment()
         super().__init__(path, *args, **kwargs)
         context = self.encoder.max_prompt_tokens + max_new_tokens
-        self.rollouts = VLLMRollouts(rollout, self, Start(str(path), context, images, *_reach(self)))
+        rank, tower = _reach(self)
+        start = Start(str(path), context, images, rank, tower, speculation=rollout.speculation, sleep=rollout.sleep)
+        self.rollouts = VLLMRollouts(rollout, self, start)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As `ExactCheckpoints.train`; vLLM is awake afterwards, however it ends."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.rollouts.wake()
 
     def _next_generation(self) -> list[dict[str, Any]]:
         self.rollouts.sync()
@@ -50,11 +59,12 @@ class VLLMTrainer(SemiOnlineTrainer):
     @contextmanager
     def current_policy(self) -> Iterator[VLLMPolicy]:  # type: ignore[override]
         """A policy over the weights as they are now, sampling on vLLM. Under ZeRO-3 they are whole only while vLLM's answers
-        are compared with them."""
+        are compared with them. With `rollout.sleep` vLLM sleeps from its end to the next `sync`."""
         if self.rollouts.to_check:
             with super().current_policy() as local:
                 self.rollouts.inspect(local)
         yield self.rollouts.policy()
+        self.rollouts.rest()
 
 
 def _reach(trainer: Any) -> tuple[int, bool]:
@@ -89,7 +99,7 @@ class VLLMRollouts:
         """Push the trainer's weights. Collective: every process calls it."""
         started = time.perf_counter()
         for name, place in self._mine():
-            if name in self._inspectors:
+            if name in self._inspectors and not self.sampler.asleep:
                 with suppress(EnvCrashed):  # a server that is down is met again below
                     self._inspectors[name].fill(self._policy(place))
         accelerator = self.trainer.accelerator
@@ -118,6 +128,21 @@ class VLLMRollouts:
                         self.folder.rmdir()
         self._log("vllm/sync_seconds", time.perf_counter() - started)
         self.to_check = True
+
+    def rest(self) -> None:
+        """Let vLLM sleep until the next `sync`, if it may. Collective: others may still be sampling."""
+        if self.settings.sleep:
+            self.trainer.accelerator.wait_for_everyone()
+            if self.trainer.accelerator.is_main_process or not self.sampler.shared:
+                self.sampler.sleep()
+            self.sampler.asleep = True
+            self.trainer.accelerator.wait_for_everyone()
+
+    def wake(self) -> None:
+        """Leave vLLM awake. Not collective."""
+        if self.sampler.asleep and (self.trainer.accelerator.is_main_process or not self.sampler.shared):
+            self.sampler.wake()
+            self.sampler.asleep = False
 
     @property
     def sampler_dtype(self) -> torch.dtype | None:
@@ -149,7 +174,8 @@ class VLLMRollouts:
         return [place for i, place in places if not self.sampler.shared or i % world == rank]
 
     def _policy(self, engine: Engine) -> VLLMPolicy:
-        return VLLMPolicy(engine, self.trainer.encoder, f"update-{self.trainer.state.global_step}", self._vocabulary)
+        name = f"update-{self.trainer.state.global_step}"
+        return VLLMPolicy(engine, self.trainer.encoder, name, self._vocabulary, self.sampler.drafting)
 
     def _tolerance(self) -> float:
         return self.settings.tolerance or TOLERANCE[coarser(self._trained, self.sampler.dtype)]

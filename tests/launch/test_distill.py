@@ -13,6 +13,8 @@ from guiderail.launch.cli import app
 from guiderail.rl.config import load_config
 from guiderail.rl.runs.log import read_lines, read_rollouts
 from guiderail.rl.runs.metrics import METRICS
+from tests.launch.report.test_lessons import shown_lessons
+from tests.rl.distill.test_foreign import without_merges
 from tests.test_docs import CONFIGS
 
 
@@ -43,6 +45,7 @@ def data(tmp_path_factory) -> Path:
             "set method.mix",
         ),
         (["teacher.path=tiny-sft", "method.algorithm=distill", "method.rollouts=1"], "2 or more"),
+        (["teacher.server=http://x", "teacher.model=m", "teacher.tokenizer=other"], "not a server"),
         (["teacher.paht=x"], "did you mean 'path'"),
         (["teacher.path=tiny-sft", "method.algorithm=distill", "method.credit=outcome"], "needs live attempts"),
     ],
@@ -92,6 +95,9 @@ def test_the_whole_path(data, tmp_path):
     turn = next(row for row in lessons if row["sample"] == 0)
     said = call("explain", run, "--episode", turn["unit"], "--step", turn["index"], "--generation", turn["generation"])
     assert "its probability by student and teacher" in said
+    everything = shown_lessons(run, tmp_path / "report")
+    assert {"taught", "step"} == {kind for kind, _, _ in everything}  # of sampled turns, and of the experts' own
+    assert sum(kind == "taught" for kind, _, _ in everything) == sum(line["sample"] >= 0 for line in lessons)
     killed = tmp_path / "killed-student"
     shutil.copytree(run, killed)
     shutil.rmtree(killed / "checkpoint-8")
@@ -118,6 +124,27 @@ def test_live_with_recordings_beside(data, tmp_path):
     assert {"outcome" in row for row in rows} == {True, False}
     assert {row["signal"] for row in rows} == {"kept"}
     assert {turn["advantage"] for row in rows for turn in row["turns"]} == {0.0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["divergence", "advantage"])
+def test_a_teacher_of_another_tokenizer(data, tmp_path, form):
+    """Refused with the name of the key, then taught with: two updates, explained and reported in spans."""
+    from guiderail.agent.shipped import shipped
+
+    teacher = without_merges(Path(shipped("tiny-sft")), tmp_path / "teacher")
+    words = ["train", "tiny_distill", "model.path=tiny-base", f"data.train={data}", f"teacher.path={teacher}"]
+    words += ["method.groups=2", "training.max_steps=2", f"teacher.form={form}"]
+    words += ["training.steps_per_generation=1", "training.gradient_accumulation_steps=1"]
+    words += ["teacher.recorded=0"] if form == "advantage" else []
+    assert "set teacher.tokenizer=other" in call(*words, "--out", tmp_path / "no", code=1)
+    run = tmp_path / "run"
+    call(*words, "teacher.tokenizer=other", "--out", run)
+    logged = json.loads((run / "checkpoint-2" / "trainer_state.json").read_text())["log_history"]
+    assert all(0 < row["teach/heard"] <= 1 and row["teach/gap"] > 0 for row in logged)
+    lessons = [*read_lines(run, "lessons.jsonl")]
+    assert all(0 <= token["teacher"] <= 1 for line in lessons for token in line["tokens"])
+    assert len(shown_lessons(run, tmp_path / "report")) > 1
 
 
 @pytest.mark.slow

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from guiderail.envs.live.attempts import Session
 from tests.launch import slurm
 from tests.launch.machines import ROOT, Node, missing, two_machines, until
+from tests.rl.rollout.pocket import TellingTasks
 from tests.rl.train.test_distributed import extensions
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]
@@ -161,6 +165,42 @@ print(len(rows))
 """
 
 
+FLEET = """
+import sys
+from pathlib import Path
+from guiderail.rl.live.fleet import Fleet
+from guiderail.rl.live.on_ray import starting
+from guiderail.rl.live.site import SiteSpec
+from guiderail.rl.rollout.generation import generation
+from tests.launch.test_many_machines import Present
+from tests.rl.live.test_fleet import plan_of, spec, told
+from tests.rl.rollout.pocket import Coin
+world = Present(6, 5, "train", device="hand", folder=sys.argv[1])
+alone = spec(world).open(0)
+expected = generation(plan_of(alone.begin), Coin(0.9), 0, 0)
+for path in Path(sys.argv[1]).glob("fleet-*"):
+    path.unlink()
+with starting("ray") as start:
+    fleet = Fleet(spec(world), 2, start=start)
+    made = generation(plan_of(fleet.begin, fleet.drive), Coin(0.9), 0, 0)
+    fleet.close()
+assert [told(group) for group in made.groups] == [told(group) for group in expected.groups]
+print(len(made.groups))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Present(TellingTasks):
+    """A world that says on which machine it is open."""
+
+    folder: str = ""
+
+    def open(self, worker: int) -> Session:
+        (Path(self.folder) / f"fleet-{socket.gethostname()}").touch()
+        session: Session = TellingTasks.open(self, worker)
+        return session
+
+
 def rollcall(folder: Path, number: int) -> object:
     """A worker that says on which machine it is."""
     import socket
@@ -171,7 +211,7 @@ def rollcall(folder: Path, number: int) -> object:
     return build(folder, number)
 
 
-def test_live_attempts_over_two_raylets(tmp_path: Path) -> None:
+def test_live_attempts_and_a_fleet_over_two_raylets(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the ray extra is not installed")
     short = tempfile.TemporaryDirectory(prefix="ray", dir="/tmp")  # a socket's path has at most 107 characters
     with short as folder, two_machines(tmp_path) as nodes:
@@ -187,10 +227,12 @@ def test_live_attempts_over_two_raylets(tmp_path: Path) -> None:
         for node, place in zip(nodes, places, strict=True):
             process = node.start(*start, *place, f"--node-ip-address={node.address}", log=f"{node.name}.log", **local)
             _ready(node, process)
-        driver = nodes[0].start("python", "-c", RAY, tmp_path, log="driver.log", RAY_ADDRESS=head, **local)
-        assert driver.wait(300) == 0, nodes[0].said("driver.log")
-        assert nodes[0].said("driver.log").split()[-1] == "24"
-    assert {path.name for path in tmp_path.glob("on-*")} == {"on-guide1", "on-guide2"}
+        for script, made in ((RAY, "24"), (FLEET, "4")):
+            driver = nodes[0].start("python", "-c", script, tmp_path, log="driver.log", RAY_ADDRESS=head, **local)
+            assert driver.wait(300) == 0, nodes[0].said("driver.log")
+            assert nodes[0].said("driver.log").split()[-1] == made
+    for kind in ("on", "fleet"):
+        assert {path.name for path in tmp_path.glob(f"{kind}-*")} == {f"{kind}-guide1", f"{kind}-guide2"}
 
 
 def _ready(node: Node, process: subprocess.Popen[bytes]) -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -24,7 +25,7 @@ from guiderail.launch.study.records import write_record
 from guiderail.launch.study.run import Study, run
 from guiderail.launch.study.tables import markdown
 from guiderail.rl.config import load_config
-from guiderail.rl.runs.log import write_json
+from guiderail.rl.runs.log import read_json, write_json
 
 PLAN = """
 base: models/tiny
@@ -133,7 +134,7 @@ def test_the_shipped_plan_trains_what_it_says():
 def test_every_arm_of_the_online_plan_samples_as_many_turns():
     plan = load_plan(plan_file(Path("online")))
     assert len(plan.seeds) >= 3
-    for job in jobs(plan):
+    for job in [job for job in jobs(plan) if job.arm != "own"]:  # which makes attempts before it trains, not by turns
         turns, stage = 0, job
         while stage is not None and plan.arms[stage.arm].recipe:
             recipe = plan.recipes[plan.arms[stage.arm].recipe]
@@ -151,7 +152,7 @@ def test_the_plan_about_teachers_trains_what_it_says():
             arguments = as_arguments({"model.path": "start", "data.train": "data"} | overrides(plan, job))
             method = load_config(CONFIGS / plan.recipes[recipe].config, arguments).method
             assert (method.hindsight is not None) == (recipe in ("warm", "hindsight"))
-            assert method.hindsight is None or method.hindsight.thoughts == (job.arm in ("warm_thoughts", "warm_both"))
+            assert method.hindsight is None or not method.hindsight.thoughts
 
 
 def test_jobs_go_part_by_part_seed_by_seed_and_start_from_their_own_seed(study):
@@ -201,6 +202,36 @@ def test_a_finished_model_is_scored_and_started_from_as_it_is(plan_path, study, 
         "train semi_1-1",
         "score semi_1-1",
     ]
+
+
+def test_an_arm_can_train_on_what_its_start_succeeds_in(plan_path, study, monkeypatch):
+    """Its own attempts are made first; their turns and their time count as its own."""
+    plan_path.write_text(PLAN.replace("minutes: 2}\narms:", "minutes: 2, own: n=9 seed=1}\narms:"))
+    given, asked = replace(study, plan=load_plan(plan_path)), []
+
+    def spend(_, arguments, log, lock):
+        asked.append(arguments)
+        Path(arguments[-1]).mkdir(parents=True)
+        write_json(
+            Path(arguments[-1]) / ("attempts.json" if arguments[0] == "record" else "metrics.json"), {"turns": 70}
+        )
+        return {"wall": 2.0, "cpu": 1.0}
+
+    monkeypatch.setattr(running, "_spend", spend)
+    job = Job("semi_1", 1)
+    running._train(given, job, 0)
+    own = given.out / "semi_1-1" / "own"
+    start = str(given.out / "sft-1" / "train" / "model")
+    made = ["record", "attempts", "pocket", "n=9", "seed=1", "--model", start, "--seed", "1", "--out", str(own)]
+    assert asked[0] == made
+    assert f'data.train="{own}"' in asked[1]
+    assert read_json(given.out / "semi_1-1" / "cost.json") == {"wall": 4.0, "cpu": 2.0}
+    about = SimpleNamespace(
+        about=SimpleNamespace(config={"method": 1, "training": 2, "model": {"images": 1}}, data=None)
+    )
+    monkeypatch.setattr(running, "read_record", lambda folder: about)
+    write_json(given.out / "semi_1-1" / "train" / "metrics.json", {"updates": 3, "sampled_turns": 0})
+    assert running.training_of(given, job)["turns"] == 70
 
 
 def test_an_unknown_arm_is_named(study):

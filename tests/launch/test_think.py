@@ -92,3 +92,38 @@ def test_refused_thoughts_are_counted_and_nothing_written_is_an_ending_of_its_ow
     result = CliRunner().invoke(app, [str(word) for word in [*words, "--model", "nobody"]])
     assert isinstance(result.exception, SetupError)
     assert "does not serve 'nobody'" in str(result.exception)
+
+
+def test_thoughts_of_similar_steps_are_shown_and_their_effect_is_told(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    data, large = tmp_path / "data", tmp_path / "large.jsonl"
+    CliRunner().invoke(app, ["record", "pocket", "--episodes", "4", "--out", str(data)], catch_exceptions=False)
+    episodes = load_episodes(data).episodes
+    lines = [{"episode_id": e.id, "step": t, "thought": f"{e.id} at {t}"} for e in episodes for t in e.targets]
+    large.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def reply(body: dict) -> tuple[int, dict]:
+        shown = "Example from another task" in json.dumps(body["messages"])
+        return 200, said("I go on" if shown else "a </think> b")
+
+    server.reply = reply
+    words = ["data", "think", data, "--server", server.url, "--model", "m", "--out", tmp_path / "t.jsonl", "--json"]
+    words += ["--examples", 2, "--examples-from", large]
+    plain = call(*words[:-4])
+    assert call(*words)["tokens_read"] > plain["tokens_read"]
+    found = call(*words, "--control", 0.5, "--yes")
+    with_, without = found["refused_at_first_with"], found["refused_at_first_without"]
+    assert with_["refused"] == 0
+    assert without["refused"] == without["of"] > 0
+    assert with_["of"] + without["of"] == len(lines) == found["to_ask"]
+    assert found["share_with_examples"] == with_["of"] / len(lines)
+    assert 0 < found["mean_similarity"] < 1
+    assert found["written"] == with_["of"]
+
+    large.write_text('{"episode_id": "of another data set", "step": 0, "thought": "x"}\n')
+    for given, message in (([], "holds no thought of a step of"), (["--examples", 0], "say how many")):
+        result = CliRunner().invoke(app, [str(word) for word in [*words, *given]])
+        assert isinstance(result.exception, SetupError)
+        assert message in str(result.exception)

@@ -34,13 +34,13 @@ class Refused(Exception):
 
 
 class Server:
-    """A vLLM server at `url`. deadline: seconds for one generation, all tries together.
+    """A vLLM server at `url`. deadline: seconds for one generation, all tries together. key: of its --api-key.
 
     Every call raises `waiting.Failed` where no answer came in time, and Refused for an HTTP error that another try would not
     change. `Failed.unreachable`: nobody listens there.
     """
 
-    def __init__(self, url: str, deadline: float = 100.0):
+    def __init__(self, url: str, deadline: float = 100.0, key: str = ""):
         self.url, self.deadline = url.rstrip("/"), deadline
         if find_spec("tenacity") is None:
             raise SetupError(f"vLLM servers need tenacity; run: {install('served')}")
@@ -49,7 +49,7 @@ class Server:
         self._client = http.AsyncClient(
             timeout=http.Timeout(None, connect=CONNECT_SECONDS),
             limits=http.Limits(max_connections=None),
-            headers={"Accept-Encoding": "identity"},
+            headers={"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {}),
             event_hooks={"response": [limited(_MOST_BYTES)]},
         )
         self._errors: type[Exception] = http.HTTPError
@@ -71,7 +71,11 @@ class Server:
 
     def model(self) -> str:
         """The id under which the server lists its model."""
-        return str(self._quick("GET", "/v1/models")["data"][0]["id"])
+        return str(self.models()[0]["id"])
+
+    def models(self) -> list[dict[str, Any]]:
+        """What it lists: {"id", "root": the folder or hub id of the weights, "parent": of an adapter, its base's id}."""
+        return [dict(row) for row in self._quick("GET", "/v1/models")["data"]]
 
     def settings(self) -> dict[str, Any]:
         """vLLM's whole configuration, as JSON."""
@@ -100,15 +104,31 @@ class Server:
         finally:
             self._quick("POST", "/resume")
 
+    def sleep(self) -> None:
+        """Give the memory of weights and caches back. Nothing is answered until `wake("kv_cache")`. Needs --enable-sleep-mode."""
+        self._call("POST", "/sleep?level=1&mode=wait", None, Budget(SLOW_SECONDS, retries=0))
+
+    def sleeping(self) -> bool:
+        """Whether it sleeps: a run that was stopped may have left it so."""
+        return bool(self._quick("GET", "/is_sleeping").get("is_sleeping"))
+
+    def wake(self, what: str) -> None:
+        """what: "weights", so that they can be loaded, or "kv_cache", after which it answers again."""
+        self._call("POST", f"/wake_up?tags={what}", None, Budget(SLOW_SECONDS, retries=0))
+
     def load_weights(self, folder: str) -> None:
         """Replace the weights by the safetensors in `folder`, which the server reads itself."""
         body = {"method": "reload_weights", "kwargs": {"weights_path": folder}, "timeout": SLOW_SECONDS}
         self._call("POST", "/collective_rpc", body, Budget(SLOW_SECONDS, retries=0))
 
-    def load_adapter(self, name: str, folder: str) -> None:
-        """Load a PEFT adapter, in the place of the one that had this name."""
-        body = {"lora_name": name, "lora_path": folder, "load_inplace": True}
+    def load_adapter(self, name: str, folder: str, in_place: bool = True) -> None:
+        """Load a PEFT adapter. in_place: it may take the place of the one that had this name."""
+        body = {"lora_name": name, "lora_path": folder, "load_inplace": in_place}
         self._call("POST", "/v1/load_lora_adapter", body, Budget(SLOW_SECONDS, retries=0))
+
+    def drop_adapter(self, name: str) -> None:
+        """Forget the adapter of this name."""
+        self._quick("POST", "/v1/unload_lora_adapter", {"lora_name": name})
 
     def forget(self) -> None:
         """Drop everything that was computed with earlier weights: the prefix cache's keys and values, and vision features.

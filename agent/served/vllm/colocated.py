@@ -55,6 +55,14 @@ class ColocatedEngine:
             answers.append(([*one.token_ids], logprobs))
         return answers
 
+    def sleep(self) -> None:
+        """As `Server.sleep`."""
+        self.llm.sleep(level=1)
+
+    def wake(self, what: str) -> None:
+        """As `Server.wake`."""
+        self.llm.wake_up(tags=[what])
+
     def load_weights(self, folder: str) -> None:
         """Replace the weights by the safetensors in `folder`, in vLLM's own way."""
         self.llm.collective_rpc("reload_weights", kwargs={"weights_path": folder})

@@ -60,16 +60,18 @@ class Engine(Protocol):
 
 
 class VLLMPolicy:
-    """Samples with `engine`. encoder: the trainer's own. vocabulary: rows of the model's embedding table."""
+    """Samples with `engine`. encoder: the trainer's own. vocabulary: rows of the model's embedding table. drafting: whether
+    vLLM was started with speculation. It then takes no bias, so that special tokens are banned as words, and the table's rows
+    behind the tokenizer's last are not banned."""
 
-    def __init__(self, engine: Engine, encoder: Encoder, name: str, vocabulary: int):
+    def __init__(self, engine: Engine, encoder: Encoder, name: str, vocabulary: int, drafting: bool = False):
         self.engine, self.encoder, self.name = engine, encoder, name
-        # vLLM's bias on a logit is at most 100; -100 leaves e^-100 of a token's probability.
-        self._banned = {
-            token: -100.0
-            for token in (*encoder.special_ids, *range(len(encoder.tokenizer), vocabulary))
-            if token != encoder.end_of_turn
-        }
+        special = [token for token in encoder.special_ids if token != encoder.end_of_turn]
+        if drafting:
+            self._bans: dict[str, Any] = {"bad_words": encoder.tokenizer.convert_ids_to_tokens(special)}
+        else:  # a bias is at most 100; -100 leaves e^-100 of a token's probability
+            unused = [i for i in range(len(encoder.tokenizer), vocabulary) if i != encoder.end_of_turn]
+            self._bans = {"logit_bias": dict.fromkeys([*special, *unused], -100.0)}
 
     @property
     def vision(self) -> Vision:
@@ -80,7 +82,7 @@ class VLLMPolicy:
         """As `LocalPolicy.complete`: special tokens are banned, and too long conversations get finish "budget"."""
         results: list[Completion | EnvCrashed] = [Completion("", finish="budget")] * len(requests)
         rows = {i: row for i, request in enumerate(requests) if (row := self.encode(request)) is not None}
-        answers = self.engine.sample([*rows.values()], sampling, {"logit_bias": self._banned, **self.stop})
+        answers = self.engine.sample([*rows.values()], sampling, {**self._bans, **self.stop})
         for i, answer in zip(rows, answers, strict=True):
             if isinstance(answer, EnvCrashed):
                 results[i] = answer

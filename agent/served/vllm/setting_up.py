@@ -9,21 +9,30 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from guiderail.agent.errors import SetupError
 
 PINNED = "0.31.0"
 """The release of vLLM that the tests have run with. Its routes for reinforcement learning change from release to release."""
 _SERIES = PINNED.rpartition(".")[0]
+_MOST_HEADER = 100_000_000  # bytes; the format's own limit
 ENVIRONMENT = "vllm-env"
 VARIABLE = "GUIDERAIL_VLLM"
 """The environment variable that names the folder of vLLM's environment, where it is not ./vllm-env."""
+
+SPECULATIONS: dict[str, dict[str, Any]] = {
+    "ngram": {"method": "ngram", "num_speculative_tokens": 8, "prompt_lookup_max": 4, "prompt_lookup_min": 2},
+    "suffix": {"method": "suffix"},
+}
+"""vLLM's own settings for drafts from the prompt, and from earlier answers (which takes the package arctic-inference)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
     """What a server must be started with. context: tokens of the longest prompt and answer. images: the most in one prompt.
-    rank, tower: of an adapter that is trained; 0 for none; whether it reaches into the vision tower."""
+    rank, tower: of an adapter that is trained; 0 for none; whether it reaches into the vision tower. speculation: "ngram" or
+    "suffix", how it drafts; anything else is none. sleep: whether it can give its memory back."""
 
     model: str = "MODEL"
     context: int = 0
@@ -32,6 +41,8 @@ class Start:
     tower: bool = False
     dtype: str = "auto"
     port: int = 8000
+    speculation: str | None = None
+    sleep: bool = False
 
     def command(self, program: str = f"{ENVIRONMENT}/bin/vllm") -> str:
         """One line for a shell."""
@@ -51,7 +62,23 @@ class Start:
             words += ["--enable-lora", "--max-loras", "1", "--max-lora-rank", str(allowed)]
         if self.tower:
             words.append("--enable-tower-connector-lora")
+        if self.speculation in SPECULATIONS:
+            words += ["--speculative-config", json.dumps(SPECULATIONS[self.speculation])]
+        if self.sleep:
+            words.append("--enable-sleep-mode")
         return words
+
+
+def reaches_tower(adapter: Path) -> bool:
+    """Whether an adapter folder holds weights of the vision tower. Raises SetupError where its weights cannot be read."""
+    file = adapter / "adapter_model.safetensors"
+    try:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            names = json.loads(opened.read(min(length, _MOST_HEADER)))
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{file} cannot be read ({error}); save the adapter again, as safetensors") from None
+    return any(".visual." in name for name in names)
 
 
 def environment() -> Path:

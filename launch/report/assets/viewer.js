@@ -71,6 +71,7 @@
     wrong: (row) => row.paths.some((path) => path.ok === false),
     mixed: (row) => row.paths.some((path) => path.ok) && row.paths.some((path) => path.ok === false),
     patched: (row) => row.paths.some((path) => /[A-Z]/.test(path.turns)),
+    taught: (row) => row.taught,
     unreadable: (row) => row.paths.some((path) => /u/i.test(path.turns)),
   };
   const filter = () => {
@@ -194,6 +195,7 @@
     return one.ended;
   };
 
+  const taught = () => current.rollouts.some((one) => one.turns.some((turn) => turn.taught || turn.shown));
   const strip = () => {
     const steps = [...Array(length()).keys()];
     const heads = steps.map((t) => {
@@ -213,9 +215,9 @@
         const label = turn.said ? turn.said.label : "unreadable";
         return el("td", {}, el("button", {
           class: `cell ${turn.outcome}`, "data-sample": one.sample, "data-t": t, title: `${label}: ${turn.why}`,
-          "aria-label": `rollout ${one.sample}, step ${t}: ${label}, ${VERDICT[turn.outcome]}${turn.repair ? ", patched" : ""}`,
+          "aria-label": `rollout ${one.sample}, step ${t}: ${label}, ${VERDICT[turn.outcome]}${turn.repair ? ", patched" : ""}${turn.taught || turn.shown ? ", taught" : ""}`,
           on: { click: () => go(one.sample, t) },
-        }, turn.repair ? el("span", { class: "patchmark" }, "⟲") : null, `${SYMBOL[turn.outcome]} ${label}`));
+        }, turn.repair ? el("span", { class: "patchmark" }, "⟲") : null, turn.taught || turn.shown ? el("span", { class: "patchmark" }, "◆") : null, `${SYMBOL[turn.outcome]} ${label}`));
       })));
     const about = [`episode ${current.episode}`, current.template];
     if (current.generation !== null) about.push(`generation ${current.generation}`);
@@ -229,7 +231,8 @@
       el("p", { class: "keys" }, el("kbd", {}, "←"), " ", el("kbd", {}, "→"), " step   ", el("kbd", {}, "↑"), " ", el("kbd", {}, "↓"),
         " rollout   ", el("kbd", {}, "p"), " ", el("kbd", {}, "n"), " episode   ", el("kbd", {}, "/"), " search"),
       el("ul", { class: "legend signs" }, ...["e", "t", "w", "u"].filter(() => !current.live).map((letter) => el("li", {}, el("span", { class: `sign ${letter}` }, SYMBOL[letter]), VERDICT[letter])),
-        current.live ? null : el("li", {}, el("span", { class: "sign patchmark" }, "⟲"), "patched: later steps see the expert's action instead")));
+        current.live ? null : el("li", {}, el("span", { class: "sign patchmark" }, "⟲"), "patched: later steps see the expert's action instead"),
+        taught() ? el("li", {}, el("span", { class: "sign patchmark" }, "◆"), "taught: a teacher spoke about this turn") : null));
     byId("walk").scrollTop = 0;
   };
 
@@ -297,11 +300,15 @@
       parts.push(el("details", { open: turn.outcome === "u" }, el("summary", {}, `The raw answer${turn.tokens ? `, ${turn.tokens} tokens` : ""}${turn.finish === "length" ? ", cut by the token limit" : ""}`),
         el("pre", {}, turn.text)));
     }
+    if (turn && turn.taught) parts.push(lesson(turn.taught, "this answer"));
+    if (turn && turn.shown) parts.push(lesson(turn.shown, "the expert's answer, after this history"));
+    if (!current.live && step.taught) parts.push(lesson(step.taught, "the expert's answer, after the expert's history"));
     parts.push(...onceMore(turn));
     if (one && one.reason) parts.push(el("p", { class: "muted" }, one.reason));
     return el("div", { class: "said" }, ...parts);
   };
 
+  const lesson = window.guiderailLessons(el, chunk);
   const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
   const command = () => {
     return `guiderail explain ${quoted(index.folder)} --episode ${quoted(current.episode)} --rollout ${at.sample} --step ${at.t} --generation ${current.generation}${current.visit === null ? "" : ` --visit ${current.visit}`}`;
@@ -363,6 +370,7 @@
       row.text = `${row.goal} ${row.episode} ${row.template} ${row.generation === null ? "" : `generation ${row.generation}`}`.toLowerCase();
       row.paths = row.paths.map(([turns, ok]) => ({ turns, ok }));
     }
+    if (!index.entries.some((row) => row.taught)) byId("outcome").querySelector("[value=taught]").remove();
     byId("group").hidden = !index.entries.some((row) => row.signal);
     byId("search").addEventListener("submit", (event) => event.preventDefault());
     byId("find").addEventListener("input", filter);

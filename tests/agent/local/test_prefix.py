@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guiderail.agent.local import policy as local
-from guiderail.agent.local.decode import DraftGate, decode
+from guiderail.agent.local.decode import decode
+from guiderail.agent.local.drafts import CountGate, Drafts
 from guiderail.agent.local.policy import LocalPolicy, load_policy
 from guiderail.agent.local.prefix import Branch, Ints, build_trees, side_by_side, visible
 from guiderail.agent.policy import Request, Sampling, Sharing
@@ -22,7 +23,7 @@ from guiderail.agent.types import Completion, Message, Prompt
 from guiderail.rl.tiny.model import build_tiny
 from tests.agent.local.test_policy import FAMILIES, TEXTS, prompt, screenshot
 
-OFF = Sharing(share_vision=False, share_prefill=False, drafts=False)
+OFF = Sharing(share_vision=False, share_prefill=False, speculation="off")
 SAMPLED, GREEDY = Sampling(1.0, 14), Sampling(0.0, 14)
 
 
@@ -85,7 +86,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 def test_sharing_changes_nothing(policy: LocalPolicy, sampling: Sampling) -> None:
     requests = group(policy)
     plain = like(policy, sharing=OFF).complete(requests, sampling)
-    for sharing in (Sharing(True, False, False), Sharing(False, True, False), Sharing(True, True, False)):
+    for sharing in (Sharing(True, False, "off"), Sharing(False, True, "off"), Sharing(True, True, "off")):
         assert_same(like(policy, sharing=sharing).complete(requests, sampling), plain)
     assert_same(like(policy, max_batch=3).complete(requests, sampling), plain)
 
@@ -107,7 +108,7 @@ def test_drafts_change_nothing(policy: LocalPolicy, sampling: Sampling, share: b
     for change in spoil:
         drafted = with_drafts(requests, [change(i, text) for i, text in enumerate(texts)])
         eager = like(policy, sharing=Sharing(share_prefill=share))
-        eager.draft_gate = DraftGate(least=0.0, drafted=100)
+        eager.drafts = Drafts(CountGate(least=0.0, drafted=100))
         assert_same(eager.complete(drafted, sampling), plain)
 
 
@@ -118,7 +119,7 @@ def test_a_right_draft_is_one_forward(policy: LocalPolicy, work: list[tuple[int,
     work.clear()
     # What tokens say and what their text is read back as may differ in a random model; the ids are handed in as text.
     eager = like(policy)
-    eager.draft_gate = DraftGate(least=0.0, drafted=100)
+    eager.drafts = Drafts(CountGate(least=0.0, drafted=100))
     for request, answer in zip(requests, plain, strict=True):
         ids = policy.encoder.target(answer.text).tolist()[:-1]
         if ids == [t for t in answer.token_ids if t != policy.encoder.end_of_turn]:
@@ -142,7 +143,7 @@ def test_who_has_no_draft_follows_a_sibling(policy: LocalPolicy, work: list[tupl
         pytest.fail("no answer survives being read back")
     drafted = with_drafts([request] * 4, ["nothing", answer.text, answer.text[:3], "else"])
     eager = like(policy)
-    eager.draft_gate = DraftGate(least=0.0, drafted=100)
+    eager.drafts = Drafts(CountGate(least=0.0, drafted=100))
     work.clear()
     assert_same(eager.complete(drafted, GREEDY), [answer] * 4)
     assert len(work) == 2
@@ -209,7 +210,7 @@ def test_rows_with_long_rests_of_their_own_are_apart() -> None:
 
 
 def test_the_gate_shuts_on_disagreement_and_opens_again() -> None:
-    gate = DraftGate()
+    gate = CountGate()
 
     def tries(rows: int) -> int:
         gate.begin_call()
@@ -227,9 +228,9 @@ def test_the_gate_shuts_on_disagreement_and_opens_again() -> None:
 def test_a_shut_gate_and_no_drafts_are_the_same_work(policy: LocalPolicy, work: list[tuple[int, int]]) -> None:
     requests = with_drafts(group(policy), ["nothing it would ever say"] * len(group(policy)))
     shut = like(policy)
-    shut.draft_gate.record(1000, 0)
+    shut.drafts.gate.record(1000, 0)
     got = shut.complete(requests[:15], SAMPLED)
-    spent, gate_off = list(work), like(policy, sharing=Sharing(drafts=False))
+    spent, gate_off = list(work), like(policy, sharing=Sharing(speculation="off"))
     work.clear()
     assert_same(got, gate_off.complete(requests[:15], SAMPLED))
     assert spent == work

@@ -14,19 +14,51 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 
 class Served:
-    """sizes: the pictures' (width, height) as they came, and as the model saw them."""
+    """sizes: the pictures' (width, height) as they came, and as the model saw them.
+
+    adapters: folders by name, as vLLM's routes for them fill it. The model is loaded anew for each, so nothing can be left of
+    another. lora: as vLLM's settings say it.
+    """
 
     def __init__(self, folder: Path):
+        self.folder, self.adapters = folder, dict[str, str]()
+        self.loaded: list[str] = []
+        self.lora: dict[str, Any] | None = {"enable_tower_connector_lora": True}
+        self._load()
+
+    def _load(self) -> None:
+        folder = self.folder
         self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.processor = Qwen2VLImageProcessorPil.from_pretrained(folder)
         self.sizes: set[tuple[tuple[int, int], tuple[int, int]]] = set()
+
+    def lora_route(self, path: str, body: dict[str, str]) -> tuple[int, dict[str, str]]:
+        """/v1/load_lora_adapter and /v1/unload_lora_adapter: (status, answer)."""
+        name = body["lora_name"]
+        if self.lora is None:
+            return 404, {"detail": "Not Found"}
+        self._load()
+        if path.startswith("/v1/unload"):
+            del self.adapters[name]
+            return 200, {}
+        if name in self.adapters:
+            return 400, {"message": f"The lora adapter {name!r} has already been loaded."}
+        self.adapters[name] = body["lora_path"]
+        self.loaded.append(name)
+        self.model = PeftModel.from_pretrained(self.model, body["lora_path"]).eval()
+        return 200, {}
+
+    def models(self, name: str) -> list[dict[str, Any]]:
+        adapters = [{"id": one, "root": path, "parent": name} for one, path in self.adapters.items()]
+        return [{"id": name, "root": str(self.folder), "parent": None}, *adapters]
 
     @torch.no_grad()
     def answer(self, messages: list[dict[str, Any]], most: int) -> str:
@@ -81,11 +113,19 @@ def serving(served: Served, name: str) -> Iterator[str]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            self.send({"data": [{"id": name}]})
+            if self.path.startswith("/server_info"):
+                self.send({"vllm_config": {"lora_config": served.lora}})
+            else:
+                self.send({"data": served.models(name)})
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with one_at_a_time:
+                if self.path.endswith("lora_adapter"):
+                    status, said = served.lora_route(self.path, body)
+                    self.send(said, status)
+                    return
+                assert body["model"] == next(iter(served.adapters), name)
                 if "prompt_logprobs" in body:
                     assert body["add_generation_prompt"] is False
                     rows = served.prompt_logprobs(body["messages"], body["prompt_logprobs"])
@@ -94,9 +134,9 @@ def serving(served: Served, name: str) -> Iterator[str]:
                 text = served.answer(body["messages"], body["max_tokens"])
             self.send({"choices": [{"index": 0, "message": {"content": text}, "finish_reason": "stop"}]})
 
-        def send(self, answer: dict[str, Any]) -> None:
+        def send(self, answer: dict[str, Any], status: int = 200) -> None:
             data = json.dumps(answer).encode()
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()

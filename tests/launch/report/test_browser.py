@@ -20,9 +20,9 @@ def browser(tmp_path_factory):
     window.close()
 
 
-def selected(browser: Browser) -> list[int]:
-    browser.until(SELECTED)
-    return browser.run(f"const c = {SELECTED}; return [Number(c.dataset.sample), Number(c.dataset.t)]")
+def until_selected(browser: Browser, sample: int, t: int) -> None:
+    """A page draws what its address names a moment later."""
+    browser.until(f"{SELECTED} && {SELECTED}.dataset.sample === '{sample}' && {SELECTED}.dataset.t === '{t}'")
 
 
 def test_a_walk_through_the_viewer(browser, built):
@@ -34,20 +34,20 @@ def test_a_walk_through_the_viewer(browser, built):
     assert "kept for training" in browser.until(
         "document.querySelector('.walk p') && document.querySelector('.walk p').textContent"
     )
-    wrong = browser.run(f"return {SELECTED}.className")
+    wrong = browser.until(f"{SELECTED} && {SELECTED}.className")
     assert set(wrong.split()) & {"w", "t"}  # it opens on a mistake in a group that was trained on
     browser.run("location.hash = document.querySelector('.entries a').getAttribute('href')")
     browser.until("location.hash.endsWith('/0/0') && document.querySelector('.cell[aria-pressed=true]')")
     browser.until(f"{SELECTED}.dataset.t === '0' && {SELECTED}.dataset.sample === '0'")
     browser.press("ArrowRight")
     browser.until("location.hash.endsWith('/0/1')")
-    assert selected(browser) == [0, 1]
+    until_selected(browser, 0, 1)
     browser.press("ArrowDown")
     browser.until("location.hash.endsWith('/1/1') || location.hash.endsWith('/1/0')")
     first = browser.run("return document.querySelector('.walk h1').textContent + location.hash")
     browser.press("n")
     browser.until(f"document.querySelector('.walk h1').textContent + location.hash !== {json.dumps(first)}")
-    assert browser.run("return document.querySelectorAll('.credit tr').length") > 5
+    browser.until("document.querySelectorAll('.credit tr').length > 5")
     browser.until(
         "[...document.querySelectorAll('.strip img')].every(i => i.complete)"
     )  # loaded, or found to be broken
@@ -59,7 +59,7 @@ def test_a_walk_through_the_viewer(browser, built):
         "const s = document.getElementById('outcome'); s.value = 'patched'; s.dispatchEvent(new Event('change'))"
     )
     browser.until("document.querySelectorAll('.entries .patched').length > 0")
-    assert browser.run("return [...document.querySelectorAll('.entries li')].every(li => li.querySelector('.patched'))")
+    browser.until("[...document.querySelectorAll('.entries li')].every(li => li.querySelector('.patched'))")
     assert browser.messages() == []
 
 
@@ -69,11 +69,11 @@ def test_a_deep_link_opens_its_step_and_marks_both_targets(browser, built):
     index = json.loads(rows[rows.index(",") + 1 : rows.rindex(")")])["entries"]
     row = next(one for one in index if not one["episode"].startswith("evil"))
     browser.open(f"{(built / 'rl' / 'walks.html').resolve().as_uri()}#{row['key'].replace('@', '%40')}/2/0")
-    assert selected(browser) == [2, 0]
-    assert browser.run("return document.querySelectorAll('.stage .detail svg .mark-expert').length") >= 1
+    until_selected(browser, 2, 0)
+    browser.until("document.querySelectorAll('.stage .detail svg .mark-expert').length >= 1")
     browser.open("about:blank")
     browser.open(f"{(built / 'rl' / 'walks.html').resolve().as_uri()}#{row['episode']}/0/0")
-    assert selected(browser) == [0, 0]
+    until_selected(browser, 0, 0)
     browser.open("about:blank")
     browser.open(f"{(built / 'rl' / 'walks.html').resolve().as_uri()}#nowhere/0/0")
     assert browser.until("document.getElementById('walk').textContent") == "No episode nowhere in this run."

@@ -6,7 +6,8 @@ import signal
 import threading
 import time
 from dataclasses import dataclass, replace
-from multiprocessing import Pipe
+from multiprocessing import AuthenticationError, Pipe
+from multiprocessing.connection import Client
 
 import pytest
 
@@ -18,6 +19,7 @@ from guiderail.rl.config import Fork
 from guiderail.rl.credit.named import credit_named
 from guiderail.rl.credit.uis1 import CreditRules
 from guiderail.rl.live.fleet import Fleet
+from guiderail.rl.live.on_ray import Agent, CalledBack, starting
 from guiderail.rl.live.site import SiteSpec
 from guiderail.rl.live.wire import Wire
 from guiderail.rl.rollout.generation import generation
@@ -232,3 +234,47 @@ class _Hanging(TellingTasks):
 
         session.task = task
         return session
+
+
+# ------------------------------------------------------------------------------------------------------- on other hosts
+
+
+def test_workers_that_call_over_tcp_make_the_same_groups(fleet, tmp_path):
+    """One dies on the way; a stranger calls, and one who knows the secret but no name."""
+    agents = []
+
+    def agent():
+        agents.append(Agent())
+        return agents[-1]
+
+    start = CalledBack("127.0.0.1", agent)
+    world = Dying(6, 5, "train", device="hand", marker=str(tmp_path / "died"))
+    running = fleet(world, start=start)
+    made = generation(plan_of(running.begin, running.drive), Coin(0.9), 0, 0)
+    assert (tmp_path / "died").exists()
+    assert [told(group) for group in made.groups] == [told(group) for group in here().groups]
+    assert running.take_metrics()["fleet/workers_replaced"] == 1
+    with pytest.raises(AuthenticationError):
+        Client(start.address, authkey=b"guess")
+    nameless = Client(start.address, authkey=start.secret)
+    nameless.send_bytes(b"nobody")
+    with pytest.raises((EOFError, ConnectionError)):
+        nameless.recv_bytes()
+    running.close()
+    start.close()
+    for agent in agents:
+        agent.process.join(10)
+        assert agent.process.exitcode is not None
+
+
+@pytest.mark.slow
+def test_workers_on_ray_make_the_same_groups(fleet, tmp_path):
+    pytest.importorskip("ray", reason="the ray extra is not installed")
+    world = Dying(6, 5, "train", device="hand", marker=str(tmp_path / "died"))
+    with starting("ray") as start:
+        running = fleet(world, start=start)
+        made = generation(plan_of(running.begin, running.drive), Coin(0.9), 0, 0)
+        assert (tmp_path / "died").exists()
+        assert [told(group) for group in made.groups] == [told(group) for group in here().groups]
+        assert running.take_metrics()["fleet/workers_replaced"] == 1
+        running.close()

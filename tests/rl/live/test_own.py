@@ -20,7 +20,9 @@ def test_only_successes_are_kept_with_boxes_and_provenance(tmp_path):
     source = {"agent": "coin", "world": "pocket", "temperature": 1.0}
     counts = write_attempts(tmp_path / "own", job, source, True, lambda: None)
     session.close()
+    assert json.loads((tmp_path / "own" / "attempts.json").read_text()) == counts
     assert counts["episodes"] + counts["failed"] == 12
+    assert counts["turns"] > counts["steps"]
     assert counts["episodes"] > 0
     assert counts["failed"] > 0
     loaded = load_episodes(tmp_path / "own")

@@ -110,7 +110,8 @@ def _draw(scores: torch.Tensor, uniform: float, temperature: float) -> int:
 
 class FakeServer(TinyEngine):
     """url: where it listens. pixels_lost: tokens less per picture. asked: bodies of /inference/v1/generate for answers. sent:
-    names of the pictures that came with pixels. pushed: names of every weight that was taken. resets: of both caches."""
+    names of the pictures that came with pixels. pushed: names of every weight that was taken. resets: of both caches. awake:
+    what has its memory; did: what was done with weights and memory, in order."""
 
     def __init__(self, folder: Path):
         super().__init__(folder)
@@ -128,6 +129,9 @@ class FakeServer(TinyEngine):
         self.pictures: dict[str, Picture] = {}
         self.pushed: list[list[str]] = []
         self.resets = {"prefix": 0, "encoder": 0}
+        self.speculative_config: dict[str, Any] | None = None
+        self.awake = {"weights", "kv_cache"}
+        self.did: list[str] = []
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
@@ -144,16 +148,30 @@ class FakeServer(TinyEngine):
             "/health": {},
             "/version": {"version": self.vllm},
             "/v1/models": {"data": [{"id": "tiny"}]},
-            "/server_info": {"vllm_config": {"model_config": self.model_config, "lora_config": self.lora_config}},
+            "/server_info": {
+                "vllm_config": {
+                    "model_config": self.model_config,
+                    "lora_config": self.lora_config,
+                    "speculative_config": self.speculative_config,
+                }
+            },
+            "/is_sleeping": {"is_sleeping": len(self.awake) < 2},
             "/weight_info": {"weight_version": self.version},
         }[path]
 
     def post(self, path: str, body: Any) -> Any:
-        route = path.partition("?")[0].strip("/").replace("/", "_").replace("v1_", "")
-        return getattr(self, route)(body)
+        route, _, asked = path.partition("?")
+        if asked.startswith("tags="):
+            body = asked.removeprefix("tags=")
+        return getattr(self, route.strip("/").replace("/", "_").replace("v1_", ""))(body)
 
     def inference_generate(self, body: Any) -> Any:
         assert not self.paused
+        assert len(self.awake) == 2
+        if self.speculative_config and body["sampling_params"].get("logit_bias"):
+            raise ValueError("min_p and logit_bias are not yet supported with speculative decoding")
+        if self.did[-1:] != ["generate"]:
+            self.did.append("generate")
         names, pictures = [], []
         for part in body.get("content_parts") or []:
             name = part["uuid"]
@@ -190,7 +208,8 @@ class FakeServer(TinyEngine):
 
     def collective_rpc(self, body: Any) -> Any:
         assert body["method"] == "reload_weights"
-        assert self.paused
+        assert self.paused != (self.awake == {"weights"})
+        self.did.append("load")
         with self.lock:
             self.pushed.append(self.reload(body["kwargs"]["weights_path"]))
         return {"results": [None]}
@@ -200,6 +219,16 @@ class FakeServer(TinyEngine):
         with self.lock:
             self.adapt(body["lora_path"])
         self.pushed.append([*load_file(Path(body["lora_path"]) / "adapter_model.safetensors")])
+        return {}
+
+    def sleep(self, body: Any) -> Any:
+        self.awake.clear()
+        self.did.append("sleep")
+        return {}
+
+    def wake_up(self, what: str) -> Any:
+        self.awake.add(what)
+        self.did.append(f"wake {what}")
         return {}
 
     def reset_prefix_cache(self, body: Any) -> Any:
@@ -264,6 +293,7 @@ class FakeLLM(TinyEngine):
     def __init__(self, model: str, **settings: Any):
         super().__init__(Path(model))
         self.settings, self.resets = settings, {"prefix": 0, "encoder": 0}
+        self.did: list[str] = []
         self.lies, self.keeps_features = FakeLLM.lie, FakeLLM.keep
         self.llm_engine = SimpleNamespace(
             model_config=SimpleNamespace(dtype=torch.float32),
@@ -272,12 +302,22 @@ class FakeLLM(TinyEngine):
         )
         FakeLLM.made = self
 
+    def sleep(self, level: int) -> None:
+        assert level == 1
+        self.did.append("sleep")
+
+    def wake_up(self, tags: list[str]) -> None:
+        self.did.append(f"wake {tags[0]}")
+
     def collective_rpc(self, method: str, kwargs: dict[str, str]) -> None:
         assert method == "reload_weights"
+        self.did.append("load")
         self.reload(kwargs["weights_path"])
 
     def generate(self, prompts: Any, sampling_params: Any, use_tqdm: bool, lora_request: Any = None) -> list[Any]:
         model = None if lora_request is None else self.adapted
+        if self.did[-1:] != ["generate"]:
+            self.did.append("generate")
         given = zip(prompts, sampling_params, strict=True)
         return [self._one(prompt, vars(params), model) for prompt, params in given]
 

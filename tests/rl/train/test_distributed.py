@@ -28,6 +28,7 @@ def program(spec: dict[str, Any]) -> None:
 
     from guiderail.agent.local.loading import load_encoder
     from guiderail.rl.config import Teacher
+    from guiderail.rl.distill.foreign import ForeignTeacher
     from guiderail.rl.distill.teacher import ModelTeacher
     from guiderail.rl.train.arguments import make_sft_args, make_training_args
     from guiderail.rl.train.checkpoints import last_checkpoint
@@ -64,7 +65,8 @@ def program(spec: dict[str, Any]) -> None:
             collect = Groups(args.process_index, args.world_size)
         choices = spec.get("choices", {}) | ({"teacher": Hints()} if spec.get("taught") else {})
         if "teacher" in spec:
-            choices["teacher"] = ModelTeacher(Teacher(**spec["teacher"]), load_encoder(spec["model"]))
+            kind = ForeignTeacher if spec["teacher"]["tokenizer"] == "other" else ModelTeacher
+            choices["teacher"] = kind(Teacher(**spec["teacher"]), load_encoder(spec["model"]))
         trainer = SemiOnlineTrainer(spec["model"], collect, args, lora=lora, processes=spec.get("processes"), **choices)
     resume = spec.get("resume")
     trainer.train(last_checkpoint(out) if resume == "last" else resume)
@@ -252,9 +254,9 @@ def test_lessons_on_two_processes_and_under_zero3(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["advantage", "divergence"])
-@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize(("lora", "tokenizer"), [(False, "same"), (True, "same"), (False, "other")])
 def test_a_larger_teacher_on_two_processes_and_under_zero3(
-    model: Path, tmp_path: Path, extensions: Path, lora: bool, form: str
+    model: Path, tmp_path: Path, extensions: Path, lora: bool, form: str, tokenizer: str
 ) -> None:
     """One update with another model as teacher, one process against two, plain against ZeRO-3, prefixes shared or not; and
     under ZeRO-3 a run that goes on from a checkpoint ends as the straight one."""
@@ -263,7 +265,9 @@ def test_a_larger_teacher_on_two_processes_and_under_zero3(
     from tests.rl.train.test_trainer import SMALL
 
     sizes: dict[str, Any] = SMALL | {"width": 96, "layers": 3}
-    teacher = {"path": str(build_tiny(tmp_path / "teacher", TEXTS, seed=1, **sizes)), "form": form, "weight": 5.0}
+    texts = TEXTS if tokenizer == "same" else ["completely other words are in here"]
+    path = build_tiny(tmp_path / "teacher", texts, seed=1, **sizes)
+    teacher = {"path": str(path), "tokenizer": tokenizer, "form": form, "weight": 5.0}
     cases = {"one": (1, None, True), "two": (2, None, True), "zero": (2, ZERO[3], True), "apart": (2, ZERO[3], False)}
     logs: dict[str, dict[str, Any]] = {}
     for name, (processes, deepspeed, share) in cases.items():

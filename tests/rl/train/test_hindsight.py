@@ -221,6 +221,13 @@ def test_a_run_is_recorded_explained_and_resumed(tmp_path: Path) -> None:
     assert found["lesson"] == one["tokens"]
     assert "  taught  " in call("explain", run, *where, "--generation", one["generation"])["text"]
 
+    from tests.launch.report.test_lessons import shown_lessons
+
+    pytest.importorskip("jinja2")
+    everything = shown_lessons(run, tmp_path / "report")
+    assert sorted(n for _, n, _ in everything) == sorted(len(line["tokens"]) for line in said)
+    assert {kind for kind, _, _ in everything} == {"taught"}
+
     call("train", *words, "training.max_steps=1", "--out", legs)
     call("train", *words, "training.max_steps=2", "--out", legs, "--resume")
     assert (legs / "model" / "model.safetensors").read_bytes() == (run / "model" / "model.safetensors").read_bytes()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +26,20 @@ from guiderail.agent.policy import Request, Sampling
 from guiderail.agent.served.vllm.client import Server
 from guiderail.agent.served.vllm.policy import VLLMPolicy
 from guiderail.agent.served.vllm.servers import ServerEngine
-from guiderail.agent.served.vllm.setting_up import Start, environment
-from guiderail.agent.served.waiting import Failed
+from guiderail.agent.shipped import SHIPPED
+from guiderail.envs.pocket.record import record
 from guiderail.rl.config import Rollout
+from guiderail.rl.credit.samples import StepSample
 from guiderail.rl.score.likelihood import teacher_forced
 from guiderail.rl.tiny.model import build_tiny
+from guiderail.rl.train.arguments import make_training_args
 from guiderail.rl.train.vllm_probe import Inspector
+from guiderail.rl.train.vllm_trainer import VLLMTrainer
 from guiderail.rl.train.weights_out import write_adapter, write_weights
 from tests.agent.local.test_policy import TEXTS, prompt
+from tests.launch.evaluate.test_adapters import adapter
+from tests.rl.train.real_vllm import PROGRAM, serving, started
 
-PROGRAM = environment() / "bin" / "vllm"
 ROOT = Path(__file__).parents[3]
 SMALL = {"layers": 2, "vision_layers": 2, "width": 64, "vision_width": 64}
 pytestmark = [
@@ -46,16 +48,6 @@ pytestmark = [
         not PROGRAM.is_file(), reason="needs vLLM: guiderail setup vllm --cpu, then export GUIDERAIL_VLLM=FOLDER"
     ),
 ]
-QUIET = {
-    "VLLM_SERVER_DEV_MODE": "1",
-    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "TORCHDYNAMO_DISABLE": "1",  # else its CPU kernels are compiled for minutes
-    "HF_HUB_OFFLINE": "1",
-}
-START_SECONDS = float(os.environ.get("GUIDERAIL_VLLM_SECONDS", "600"))
 
 
 @pytest.fixture(scope="module")
@@ -75,49 +67,17 @@ def untied(folder: Path) -> Path:
     return folder
 
 
-def start(folder: Path, log: Path, **more: Any) -> tuple[subprocess.Popen[bytes], str]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
-    words = Start(str(folder), 4096, 4, dtype="float32", port=port, **more).arguments()
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [str(PROGRAM), *words, "--enforce-eager", "--max-num-seqs", "16"],
-            env={**os.environ, **QUIET},
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
-    return process, f"http://127.0.0.1:{port}"
-
-
-@contextmanager
-def serving(folder: Path, log: Path, running: str, **more: Any) -> Iterator[str]:
-    """running: the variable that names a server which is up already, with the model of `folder`."""
-    if given := os.environ.get(running):
-        yield given
-        return
-    process, where = start(folder, log, **more)
-    server = Server(where)
-    end = time.monotonic() + START_SECONDS
-    try:
-        while True:
-            assert process.poll() is None, log.read_text()[-3000:]
-            assert time.monotonic() < end, log.read_text()[-3000:]
-            try:
-                server.wait_until_up(5)
-                break
-            except Failed:
-                time.sleep(1)
-        yield where
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
 @pytest.fixture(scope="module")
-def url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(folder, tmp_path_factory.mktemp("log") / "vllm.log", "GUIDERAIL_VLLM_SERVER") as where:
-        yield where
+def vllm(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[subprocess.Popen[bytes] | None, str]]:
+    with serving(folder, tmp_path_factory.mktemp("log") / "vllm.log", "GUIDERAIL_VLLM_SERVER") as both:
+        yield both
+
+
+@pytest.fixture
+def url(vllm: tuple[subprocess.Popen[bytes] | None, str]) -> str:
+    return vllm[1]
 
 
 @pytest.fixture
@@ -144,8 +104,8 @@ def load(local: LocalPolicy, url: str, folder: Path) -> None:
         server.forget()
 
 
-def policy_on(url: str, local: LocalPolicy) -> VLLMPolicy:
-    engine = ServerEngine([Server(url)], local.encoder)
+def policy_on(url: str, local: LocalPolicy, deadline: float = 100.0) -> VLLMPolicy:
+    engine = ServerEngine([Server(url, deadline)], local.encoder)
     return VLLMPolicy(engine, local.encoder, "m", local.model.get_input_embeddings().weight.shape[0])
 
 
@@ -225,7 +185,7 @@ def test_a_lost_picture_is_sent_again(ours: LocalPolicy, url: str) -> None:
 def test_an_adapter_with_the_tower(folder: Path, tmp_path: Path) -> None:
     """Loading an adapter leaves features of the earlier one in the encoder's cache."""
     where = serving(folder, tmp_path / "vllm.log", "GUIDERAIL_VLLM_LORA_SERVER", rank=8, tower=True)
-    with where as url:
+    with where as (_, url):
         _adapters(unstored(folder), url, tmp_path)
 
 
@@ -267,14 +227,112 @@ def _adapters(ours: LocalPolicy, url: str, tmp_path: Path) -> None:
     inspector.inspect(policy, ours)
 
 
-def test_a_training_run_through_the_command_line(folder: Path, url: str, tmp_path: Path) -> None:
-    def call(*words: object) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "guiderail.launch.cli", *map(str, words)], cwd=ROOT, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+def test_a_server_that_hangs_ends_the_training(
+    folder: Path, vllm: tuple[subprocess.Popen[bytes] | None, str], tmp_path: Path
+) -> None:
+    """Within one and a half deadlines, also in the middle of a generation."""
+    from tests.rl.train.test_vllm_trainer import Collect
 
+    process, url = vllm
+    if process is None:
+        pytest.skip("the server was started by somebody else")
+    stopped: list[float] = []
+
+    class Stopping(Collect):
+        def __call__(self, policy: Any, generation: int) -> list[StepSample]:
+            if generation == 1:
+                process.send_signal(signal.SIGSTOP)
+                stopped.append(time.monotonic())
+            return super().__call__(policy, generation)
+
+    known = {"learning_rate": 1e-3, "max_steps": 3, "steps_per_generation": 1, "gradient_accumulation_steps": 1}
+    args = make_training_args({**known, "save_strategy": "no", "report_to": []}, tmp_path)
+    rollout, encoder = (
+        Rollout(engine="vllm-server", server=url, deadline=8),
+        load_encoder(folder, max_prompt_tokens=3000),
+    )
+    collect = Stopping(Sampling(1.0, 6))
+    trainer = VLLMTrainer(folder, collect, args, rollout=rollout, max_new_tokens=16, encoder=encoder)
+    try:
+        with pytest.raises(SetupError, match=r"no vLLM server is left \(http.*no answer within 8 s.*resume the run"):
+            trainer.train()
+        assert time.monotonic() - stopped[0] < 1.5 * 8 + 3
+        assert len(collect.heard) == 1
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+def call(*words: object) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "guiderail.launch.cli", *map(str, words)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_many_adapters_on_one_server_that_then_hangs(tmp_path: Path) -> None:
+    base = SHIPPED["tiny-sft"]
+    for seed, settings in enumerate(({"r": 2, "exclude_modules": r".*\bvisual\b.*"}, {"r": 4})):
+        adapter(tmp_path / "run" / f"checkpoint-{seed + 1}", seed, **settings)
+    record(tmp_path / "data", episodes=6, seed=5, split="test")
+    score = ["evaluate", "sop", tmp_path / "data", "--json", "--adapters", tmp_path / "run"]
+    with started(base, tmp_path / "vllm.log", rank=8, tower=True) as (process, url):
+        there = ["--server", f"{url}/v1", "--served-model", base]
+        rows = json.loads(call(*score, *there, "--out", tmp_path / "there"))["adapters"]
+        assert rows == json.loads(call(*score, "--out", tmp_path / "here"))["adapters"]
+        assert [*rows] == ["run-checkpoint-1", "run-checkpoint-2"]
+        assert said(tmp_path / "there" / "run-checkpoint-1") != said(tmp_path / "there" / "run-checkpoint-2")
+        for name in rows:
+            assert said(tmp_path / "there" / name) == said(tmp_path / "here" / name)
+        assert [row["id"] for row in Server(url).models()] == [str(base)]
+
+        policy = policy_on(url, local := load_policy(base), deadline=4)
+        policy.complete(requests_of(local)[:1], Sampling(1.0, 6))
+        process.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        with pytest.raises(SetupError, match=r"vLLM server at .* does not answer: .*no answer within \d"):
+            policy.complete(requests_of(local), Sampling(1.0, 6))
+        assert time.monotonic() - began < 1.5 * 4 + 2
+        words = [*score, *there, "--request-timeout", 4]
+        done = subprocess.run(
+            [sys.executable, "-m", "guiderail.launch.cli", *map(str, words)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 2
+        assert "cannot be asked for its models" in done.stderr
+        assert "no answer within 4 s" in done.stderr
+
+
+def said(run: Path) -> list[list[str]]:
+    rows = map(json.loads, (run / "rollouts.jsonl").read_text().splitlines())
+    return [[turn["text"] for turn in row["turns"]] for row in sorted(rows, key=lambda row: str(row["unit"]))]
+
+
+def test_a_server_that_drafts(folder: Path, tmp_path: Path) -> None:
+    """It takes no bias, and reports the log-probabilities of what it accepted."""
+    local = unstored(folder)
+    with started(folder, tmp_path / "vllm.log", speculation="ngram") as (_, url):
+        assert Server(url).settings()["speculative_config"]["method"] == "ngram"
+        policy = VLLMPolicy(
+            ServerEngine([Server(url)], local.encoder), local.encoder, "m", local._banned.shape[0], drafting=True
+        )
+        asked = requests_of(policy)
+        for sampling in (Sampling(1.0, 24), Sampling(0.0, 24)):
+            answers = policy.complete(asked, sampling)
+            banned = set(local.encoder.special_ids) - {local.encoder.end_of_turn}
+            assert not banned & {token for answer in answers for token in answer.token_ids}  # type: ignore[union-attr]
+            assert scored(local, asked, [(answer.token_ids, answer.logprobs) for answer in answers]) < 1e-4  # type: ignore[union-attr]
+        assert [answer.token_ids for answer in answers] == [  # type: ignore[union-attr]
+            answer.token_ids for answer in local.complete(asked, sampling)
+        ]
+        with pytest.raises(SetupError, match="logit_bias"):
+            policy_on(url, local).complete(asked, sampling)
+
+
+def test_a_training_run_through_the_command_line(folder: Path, url: str, tmp_path: Path) -> None:
     call("record", "pocket", "--episodes", 4, "--out", tmp_path / "data")
     model = [f"model.path={folder}", f"data.train={tmp_path / 'data'}", "model.max_new_tokens=8"]
     small = ["method.groups=2", "method.rollouts=2", "method.spread_of=none", "method.tries=1", "training.max_steps=2"]

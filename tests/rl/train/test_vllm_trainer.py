@@ -154,6 +154,61 @@ def test_an_adapter_arrives_as_an_adapter(engine, folder, server, tmp_path):
 
 
 @pytest.mark.parametrize("engine", ["server", pytest.param("colocate", marks=SLOW)])
+def test_vllm_sleeps_during_updates(engine, folder, server, tmp_path):
+    server.model_config["enable_sleep_mode"] = True
+    rollout = settings(server if engine == "server" else None, sleep=True)
+    there = trained(folder, tmp_path / "there", GREEDY_SHORT, rollout)
+    made = server if engine == "server" else FakeLLM.made
+    first = ["load", "generate", "sleep"]
+    assert made.did == [*first, "wake weights", "load", "wake kv_cache", *first[1:], "wake weights", "wake kv_cache"]
+    plain = trained(folder, tmp_path / "plain", GREEDY_SHORT, settings(server if engine == "server" else None))
+    assert there.collect.heard == plain.collect.heard
+
+
+def test_a_server_that_was_left_asleep_is_woken(folder, server, tmp_path):
+    server.model_config["enable_sleep_mode"] = True
+    server.awake.clear()
+    trained(folder, tmp_path, GREEDY_SHORT, settings(server, sleep=True), updates=1)
+    assert server.did[:3] == ["wake weights", "wake kv_cache", "load"]
+    assert len(server.awake) == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "config", "why"),
+    [
+        ({"sleep": True}, None, r"cannot sleep.*--enable-sleep-mode"),
+        (
+            {"speculation": "ngram"},
+            None,
+            r"its speculation is off, this run's is ngram.*--speculative-config .*prompt_lookup",
+        ),
+        ({"speculation": "off"}, {"method": "suffix"}, "its speculation is suffix, this run's is off"),
+    ],
+)
+def test_a_server_that_was_started_otherwise(asked, config, why, folder, server, tmp_path):
+    server.speculative_config = config
+    with pytest.raises(SetupError, match=why):
+        trained(folder, tmp_path, GREEDY_SHORT, settings(server, **asked))
+
+
+def test_a_server_that_drafts_is_asked_without_a_bias(folder, server, tmp_path):
+    """vLLM refuses a bias beside speculation."""
+    server.speculative_config = {"method": "ngram"}
+    trainer = trained(folder, tmp_path, GREEDY_SHORT, settings(server), updates=1)
+    encoder = trainer.encoder
+    asked = [body["sampling_params"]["bad_words"] for body in server.asked if "bad_words" in body["sampling_params"]]
+    assert asked
+    for words in asked:
+        ids = {token for word in words for token in encoder.tokenizer.encode(word, add_special_tokens=False)}
+        assert ids == set(encoder.special_ids) - {encoder.end_of_turn}
+
+
+def test_colocated_drafts(folder, tmp_path):
+    trained(folder, tmp_path, GREEDY_SHORT, settings(None, speculation="ngram"), updates=1)
+    assert FakeLLM.made.settings["speculative_config"]["method"] == "ngram"
+
+
+@pytest.mark.parametrize("engine", ["server", pytest.param("colocate", marks=SLOW)])
 def test_an_engine_that_keeps_its_weights_stops_the_run(engine, folder, server, tmp_path):
     server.lies = FakeLLM.lie = True
     rollout = settings(server if engine == "server" else None)
