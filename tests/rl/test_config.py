@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from guiderail.agent.errors import SetupError
-from guiderail.rl.config import load_config
+from guiderail.rl.config import Rollout, load_config
 from guiderail.rl.credit.uis1 import CreditRules
 
 SHIPPED = sorted((Path(__file__).parents[2] / "launch" / "configs").glob("*.yaml"))
@@ -86,3 +86,10 @@ def test_files_that_are_no_configs(tmp_path):
     bad.write_text("model: {}\n")
     with pytest.raises(SetupError, match=r"model\.path is missing"):
         load_config(bad)
+
+
+@pytest.mark.parametrize(("drafts", "speculation", "shared"), [(True, None, "ngram"), (False, "off", "off")])
+def test_drafts_of_earlier_releases_are_speculation(drafts, speculation, shared):
+    read = Rollout.model_validate({"drafts": drafts, "group_port": 51216})
+    assert (read.speculation, read.sharing().speculation) == (speculation, shared)
+    assert Rollout.model_validate({"drafts": drafts, "speculation": "auto"}).sharing().speculation == "auto"
