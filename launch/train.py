@@ -32,7 +32,7 @@ from guiderail.launch.hub.model_card import model_card, trained
 from guiderail.launch.plan import ahead
 from guiderail.launch.screens import other_screens, sizes_of
 from guiderail.launch.teachers import recorded_turns, teacher_of
-from guiderail.rl.config import Config, Method, updates_of
+from guiderail.rl.config import Config, updates_of
 from guiderail.rl.live.fleet import Fleet
 from guiderail.rl.live.journal import keep_screenshots
 from guiderail.rl.live.on_ray import starting
@@ -48,6 +48,7 @@ from guiderail.rl.runs.generations import LESSONS, drop_generations, log_generat
 from guiderail.rl.runs.legs import may_change
 from guiderail.rl.runs.log import RunLog, run_log
 from guiderail.rl.score.expected import difficulty_of
+from guiderail.rl.sections import Method
 from guiderail.rl.train.ahead import AheadTrainer
 from guiderail.rl.train.arguments import in_updates, make_sft_args, make_training_args
 from guiderail.rl.train.callbacks import StopAfterTurns, StopAfterVisits

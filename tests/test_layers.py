@@ -13,10 +13,11 @@ BELOW = {  # room -> the rooms it may import besides itself; within rl every flo
     "envs": ("agent",),
     "patch": ("agent",),
     "rl.credit": ("agent", "envs", "patch"),
-    "rl.config": ("agent", "envs", "patch", "rl.credit"),
-    "rl.keys": ("agent", "envs", "patch", "rl.credit", "rl.config"),
-    "rl.rollout": ("agent", "envs", "patch", "rl.credit", "rl.config", "rl.keys"),
-    "rl.score": ("agent", "envs", "patch", "rl.credit", "rl.config", "rl.keys", "rl.rollout"),
+    "rl.sections": ("agent", "envs", "patch", "rl.credit"),
+    "rl.config": ("agent", "envs", "patch", "rl.credit", "rl.sections"),
+    "rl.keys": ("agent", "envs", "patch", "rl.credit", "rl.sections", "rl.config"),
+    "rl.rollout": ("agent", "envs", "patch", "rl.credit", "rl.sections", "rl.config", "rl.keys"),
+    "rl.score": ("agent", "envs", "patch", "rl.credit", "rl.sections", "rl.config", "rl.keys", "rl.rollout"),
 }
 FLOOR = (*BELOW["rl.score"], "rl.score")
 BELOW |= {"rl.train": FLOOR, "rl.runs": FLOOR, "rl.tiny": FLOOR}

@@ -21,8 +21,9 @@ from guiderail.launch.plan import choose, machines, page, planned
 from guiderail.launch.plan.lengths import Lengths, counter, lengths_of, typical
 from guiderail.launch.plan.seconds import Assumed
 from guiderail.launch.plan.shape import PUBLISHED, Shape, base_of, shape_of
-from guiderail.rl.config import Config, Data, load_config
+from guiderail.rl.config import Config, load_config
 from guiderail.rl.keys.training import checked
+from guiderail.rl.sections import Data
 
 NONE_YET = "none-yet"
 _MOST_PIXELS = {"qwen2_5_vl": 12845056, "qwen3_vl": 16777216}  # of the published image processors

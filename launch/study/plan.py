@@ -12,7 +12,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from guiderail.agent.errors import SetupError
 from guiderail.agent.registry import nearest
-from guiderail.rl.config import Section, read_yaml
+from guiderail.rl.config import read_yaml
+from guiderail.rl.sections import Section
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

@@ -17,9 +17,9 @@ from guiderail.agent.local.loading import load_encoder
 from guiderail.agent.local.vision import VisionStore
 from guiderail.agent.policy import Policy
 from guiderail.agent.types import Prompt
-from guiderail.rl.config import Teacher as Settings
 from guiderail.rl.credit.samples import StepSample
 from guiderail.rl.distill.teacher import check_pictures, frozen, turn_key
+from guiderail.rl.sections import Teacher as Settings
 from guiderail.rl.train.divergence import Teacher
 from guiderail.rl.train.lessons import told_by
 from guiderail.rl.train.prefix import EncodedTurn, lay_out

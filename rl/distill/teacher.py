@@ -32,8 +32,8 @@ from guiderail.agent.served.openai import ServedPolicy
 from guiderail.agent.served.scores import scores
 from guiderail.agent.shipped import adapter_base
 from guiderail.agent.types import Prompt
-from guiderail.rl.config import Teacher as Settings
 from guiderail.rl.credit.samples import StepSample
+from guiderail.rl.sections import Teacher as Settings
 from guiderail.rl.train.divergence import Teacher, Told
 from guiderail.rl.train.lessons import told_by
 from guiderail.rl.train.prefix import EncodedTurn

@@ -27,7 +27,6 @@ from guiderail.envs.recordings.replay import step_walk, walk
 from guiderail.patch.base import build
 from guiderail.patch.off_policy import Thoughts, load_thoughts
 from guiderail.patch.person import load_answers
-from guiderail.rl.config import Method
 from guiderail.rl.credit.samples import Signal, StepSample
 from guiderail.rl.rollout.difficulty import Weighed
 from guiderail.rl.rollout.drive import Asking, seed_of
@@ -36,6 +35,7 @@ from guiderail.rl.rollout.openings import opened
 from guiderail.rl.rollout.plan import Generation, Group, Plan, Unit
 from guiderail.rl.rollout.processes import ALONE, Processes
 from guiderail.rl.rollout.shown import shown_samples
+from guiderail.rl.sections import Method
 
 
 def generation(plan: Plan, policy: Policy, number: int, cursor: int, processes: Processes = ALONE) -> Generation:

@@ -35,9 +35,9 @@ from guiderail.envs.live.attempts import (
 )
 from guiderail.envs.live.device import Device
 from guiderail.envs.recordings.match import MatchRules, judge
-from guiderail.rl.config import Fork
 from guiderail.rl.rollout.drive import Asking
 from guiderail.rl.rollout.plan import Opened, Unit
+from guiderail.rl.sections import Fork
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from guiderail.agent.dialogue import Dialogue
 from guiderail.agent.policy import Policy
 from guiderail.agent.types import Episode
-from guiderail.rl.config import Method
 from guiderail.rl.rollout.difficulty import Difficulty
 from guiderail.rl.score.likelihood import expect, expert_question, in_process
+from guiderail.rl.sections import Method
 
 
 def difficulty_of(method: Method, episodes: Sequence[Episode], dialogue: Dialogue) -> Difficulty | None:

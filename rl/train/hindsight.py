@@ -20,8 +20,8 @@ from guiderail.agent.types import Completion, Episode, Picture, Prompt
 from guiderail.envs.recordings.match import MatchRules
 from guiderail.envs.recordings.replay import read_turn, with_draft
 from guiderail.patch.off_policy import Thoughts
-from guiderail.rl.config import Hindsight
 from guiderail.rl.credit.samples import StepSample
+from guiderail.rl.sections import Hindsight
 from guiderail.rl.train.divergence import Teacher, Told
 from guiderail.rl.train.prefix import EncodedTurn
 

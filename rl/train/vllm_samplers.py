@@ -19,7 +19,7 @@ from guiderail.agent.served.vllm.policy import Engine
 from guiderail.agent.served.vllm.servers import OneServer, ServerEngine
 from guiderail.agent.served.vllm.setting_up import SPECULATIONS, Start, check_version
 from guiderail.agent.served.waiting import Failed
-from guiderail.rl.config import Rollout
+from guiderail.rl.sections import Rollout
 
 ADAPTER = "trained"
 """The name of the trained adapter in vLLM."""

@@ -21,7 +21,7 @@ from guiderail.agent.errors import EnvCrashed
 from guiderail.agent.local.policy import LocalPolicy
 from guiderail.agent.served.vllm.policy import Engine, VLLMPolicy
 from guiderail.agent.served.vllm.setting_up import Start, check_one_environment
-from guiderail.rl.config import Rollout
+from guiderail.rl.sections import Rollout
 from guiderail.rl.train.trainer import SemiOnlineTrainer
 from guiderail.rl.train.vllm_probe import TOLERANCE, Inspector, coarser
 from guiderail.rl.train.vllm_samplers import Colocated, Sampler, Servers

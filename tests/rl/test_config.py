@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from guiderail.agent.errors import SetupError
-from guiderail.rl.config import Rollout, load_config
+from guiderail.rl.config import load_config
 from guiderail.rl.credit.uis1 import CreditRules
+from guiderail.rl.sections import Rollout
 
 SHIPPED = sorted((Path(__file__).parents[2] / "launch" / "configs").glob("*.yaml"))
 MINIMAL = "model: {path: m}\ndata: {train: d}\n"

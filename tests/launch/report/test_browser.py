@@ -25,6 +25,11 @@ def until_selected(browser: Browser, sample: int, t: int) -> None:
     browser.until(f"{SELECTED} && {SELECTED}.dataset.sample === '{sample}' && {SELECTED}.dataset.t === '{t}'")
 
 
+def until_reads(browser: Browser, selector: str, text: str) -> None:
+    found = f"document.querySelector({json.dumps(selector)})"
+    browser.until(f"{found} && {found}.textContent === {json.dumps(text)}")
+
+
 def test_a_walk_through_the_viewer(browser, built):
     browser.open(built / "index.html")
     browser.run("document.querySelector('a[href=\"rl/index.html\"]').click()")
@@ -151,13 +156,11 @@ def test_markup_is_shown_as_text_and_never_runs(browser, built, study):
     place = (built / "rl" / "walks.html").resolve().as_uri()
     browser.open(place)
     browser.run(f"location.hash = '#' + encodeURIComponent({json.dumps(key)}) + '/{row['sample']}/0'")
-    browser.until("document.querySelector('.says.policy .thought')")
-    assert browser.run("return document.querySelector('.says.policy .thought').textContent") == f"thought {EVIL}"
-    assert browser.run("return document.querySelector('.said .why').textContent") == f"why {EVIL}"
-    assert browser.run("return document.querySelector('.said details pre').textContent") == f"said {EVIL}"
+    until_reads(browser, ".says.policy .thought", f"thought {EVIL}")
+    until_reads(browser, ".said .why", f"why {EVIL}")
+    until_reads(browser, ".said details pre", f"said {EVIL}")
     browser.run("location.hash = '#' + encodeURIComponent('evil/../<b>') + '/0/0'")
-    browser.until("document.querySelector('.walk h1').textContent.startsWith('goal')")
-    assert browser.run("return document.querySelector('.walk h1').textContent") == f"goal {EVIL}"
+    until_reads(browser, ".walk h1", f"goal {EVIL}")
     for page in sorted(built.rglob("*.html")):
         browser.open(page)
         assert browser.run("return window.hacked === undefined && !document.querySelector('img[src=x]')"), page

@@ -16,10 +16,10 @@ from guiderail.agent.errors import SetupError
 from guiderail.agent.local.loading import load_encoder, load_model
 from guiderail.agent.local.policy import load_policy
 from guiderail.agent.types import Completion
-from guiderail.rl.config import Teacher
 from guiderail.rl.credit.samples import StepSample
 from guiderail.rl.distill.foreign import ForeignTeacher, check_bytes, token_bytes
 from guiderail.rl.distill.teacher import ModelTeacher
+from guiderail.rl.sections import Teacher
 from guiderail.rl.tiny.model import build_tiny
 from guiderail.rl.train.spans import align
 from guiderail.rl.train.trainer import SemiOnlineTrainer

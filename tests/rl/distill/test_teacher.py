@@ -15,12 +15,12 @@ from guiderail.agent.local.loading import load_encoder, load_model
 from guiderail.agent.local.policy import load_policy
 from guiderail.agent.served.openai import ServedPolicy
 from guiderail.agent.types import Completion
-from guiderail.rl.config import Method, Teacher
 from guiderail.rl.credit.samples import StepSample
 from guiderail.rl.distill.teacher import ModelTeacher, ServedTeacher, check_tokenizer
 from guiderail.rl.rollout.generation import budget_at
 from guiderail.rl.rollout.processes import Processes
 from guiderail.rl.rollout.recorded import RECORDED, RecordedTurns
+from guiderail.rl.sections import Method, Teacher
 from guiderail.rl.tiny.model import build_tiny
 from guiderail.rl.train.trainer import SemiOnlineTrainer
 from tests.agent.local.test_policy import TEXTS, prompt

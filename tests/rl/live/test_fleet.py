@@ -15,7 +15,6 @@ from guiderail.agent.errors import EnvCrashed, SetupError
 from guiderail.agent.policy import Sampling
 from guiderail.agent.types import Screenshot
 from guiderail.envs.live.attempts import Patience
-from guiderail.rl.config import Fork
 from guiderail.rl.credit.named import credit_named
 from guiderail.rl.credit.uis1 import CreditRules
 from guiderail.rl.live.fleet import Fleet
@@ -25,6 +24,7 @@ from guiderail.rl.live.wire import Wire
 from guiderail.rl.rollout.generation import generation
 from guiderail.rl.rollout.live import live_units
 from guiderail.rl.rollout.plan import Plan
+from guiderail.rl.sections import Fork
 from tests.rl.rollout.pocket import TALK, Coin, TellingTasks
 
 WORLD = TellingTasks(6, seed=5, split="train", device="hand")

@@ -15,7 +15,6 @@ from guiderail.envs.live.attempts import Patience
 from guiderail.envs.pocket.world import PocketTasks
 from guiderail.envs.recordings.match import GUIDERAIL
 from guiderail.envs.recordings.replay import walk
-from guiderail.rl.config import Fork
 from guiderail.rl.credit.named import credit_named
 from guiderail.rl.credit.uis1 import CreditRules
 from guiderail.rl.live.journal import keep_screenshots
@@ -28,6 +27,7 @@ from guiderail.rl.rollout.plan import Group, Plan, Shown
 from guiderail.rl.rollout.successes import Successes
 from guiderail.rl.rollout.worlds import world_of
 from guiderail.rl.runs.metrics import METRICS
+from guiderail.rl.sections import Fork
 from tests.rl.rollout.pocket import TALK, Coin, TellingTasks
 
 SAMPLING = Sampling()

@@ -27,9 +27,9 @@ def program(spec: dict[str, Any]) -> None:
     from peft import LoraConfig
 
     from guiderail.agent.local.loading import load_encoder
-    from guiderail.rl.config import Teacher
     from guiderail.rl.distill.foreign import ForeignTeacher
     from guiderail.rl.distill.teacher import ModelTeacher
+    from guiderail.rl.sections import Teacher
     from guiderail.rl.train.arguments import make_sft_args, make_training_args
     from guiderail.rl.train.checkpoints import last_checkpoint
     from guiderail.rl.train.distributed import wait_for_the_others

@@ -18,8 +18,9 @@ from guiderail.agent.scripted import ORIGINAL_SIZE
 from guiderail.agent.types import Click, Completion, Episode, Picture, Point, Prompt, Screenshot, Step, Terminate
 from guiderail.envs.recordings.match import GUIDERAIL
 from guiderail.envs.recordings.replay import own_prompt
-from guiderail.rl.config import Config, Hindsight
+from guiderail.rl.config import Config
 from guiderail.rl.credit.samples import StepSample
+from guiderail.rl.sections import Hindsight
 from guiderail.rl.train.hindsight import SCREEN, THOUGHT, HindsightTeacher
 
 DIALOGUE = Dialogue(ORIGINAL_SIZE, BRIEF, 1)
@@ -180,7 +181,7 @@ def test_what_a_config_may_not_ask_for(method: dict[str, Any], said: str) -> Non
 
 def test_sft_adds_every_step_with_the_teachers_prompt() -> None:
     from guiderail.launch.train import expert_turns
-    from guiderail.rl.config import Method
+    from guiderail.rl.sections import Method
 
     plain = expert_turns(Method(algorithm="sft"), [EPISODE], DIALOGUE)
     both = expert_turns(Method(algorithm="sft", hindsight=Hindsight()), [EPISODE], DIALOGUE)

@@ -28,9 +28,9 @@ from guiderail.agent.served.vllm.policy import VLLMPolicy
 from guiderail.agent.served.vllm.servers import ServerEngine
 from guiderail.agent.shipped import SHIPPED
 from guiderail.envs.pocket.record import record
-from guiderail.rl.config import Rollout
 from guiderail.rl.credit.samples import StepSample
 from guiderail.rl.score.likelihood import teacher_forced
+from guiderail.rl.sections import Rollout
 from guiderail.rl.tiny.model import build_tiny
 from guiderail.rl.train.arguments import make_training_args
 from guiderail.rl.train.vllm_probe import Inspector

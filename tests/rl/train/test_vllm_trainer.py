@@ -27,9 +27,9 @@ from guiderail.agent.served.vllm.servers import ServerEngine
 from guiderail.agent.served.vllm.setting_up import check_one_environment
 from guiderail.agent.types import Completion
 from guiderail.launch.cli import app
-from guiderail.rl.config import Rollout
 from guiderail.rl.credit.samples import StepSample
 from guiderail.rl.runs.metrics import METRICS
+from guiderail.rl.sections import Rollout
 from guiderail.rl.tiny.model import build_tiny
 from guiderail.rl.train.arguments import make_training_args
 from guiderail.rl.train.trainer import SemiOnlineTrainer
