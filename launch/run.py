@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,10 +74,11 @@ def run(
         partial(open_place, spec), partial(build_actor, who, temperature, seed), Options(max_steps, confirm), woken.set
     )
     attempt.run()
-    try:
-        _watch(attempt, woken, as_json, picture)
-    except KeyboardInterrupt:
-        attempt.stop()
+    with _interrupts() as ctrl_c:
+        try:
+            _watch(attempt, woken, as_json, picture, ctrl_c)
+        except KeyboardInterrupt:
+            attempt.stop()
     keeper = Keeper(out) if out else None
     try:
         kept = keeper is not None and keeper.keep(attempt)
@@ -86,12 +91,43 @@ def run(
     _tell(attempt, as_json, out if kept else None)
 
 
-def _watch(attempt: Attended, woken: threading.Event, as_json: bool, picture: bool) -> None:
+@dataclass
+class _CtrlC:
+    """pressed: the attempt is to be stopped. raises: nothing is held that an exception could leave locked."""
+
+    pressed: bool = False
+    raises: bool = False
+
+
+@contextmanager
+def _interrupts() -> Iterator[_CtrlC]:
+    """Ctrl-C leaves a mark. As an exception it could come while this thread holds the lock of an `Event`, and then whoever
+    sets that event waits for ever. The second one is an exception."""
+    ctrl_c = _CtrlC()
+
+    def heard(*_: object) -> None:
+        if ctrl_c.raises or ctrl_c.pressed:
+            raise KeyboardInterrupt
+        ctrl_c.pressed = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield ctrl_c
+        return
+    before = signal.signal(signal.SIGINT, heard)
+    try:
+        yield ctrl_c
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _watch(attempt: Attended, woken: threading.Event, as_json: bool, picture: bool, ctrl_c: _CtrlC) -> None:
     """Print each step once it is known, until the attempt ends."""
     shown, started = 0, False
     while True:
         woken.wait(0.2)
         woken.clear()
+        if ctrl_c.pressed:
+            attempt.stop()
         with attempt.lock:
             turns, question, over = list(attempt.turns), attempt.question, attempt.phase == "over"
             given_up = attempt.phase == "ready" and not attempt.running  # the agent cannot go on, or was not allowed to
@@ -111,7 +147,10 @@ def _watch(attempt: Attended, woken: threading.Event, as_json: bool, picture: bo
         if over or given_up:
             return
         if question:
-            attempt.answer(_asked(question, as_json))
+            ctrl_c.raises = True
+            allowed = _asked(question, as_json)
+            ctrl_c.raises = False
+            attempt.answer(allowed)
             while attempt.question and attempt.phase == "asking":
                 woken.wait(0.05)
                 woken.clear()
