@@ -46,7 +46,7 @@ def settings_of(folder: Path, model: str, small: bool) -> dict[str, str]:
     """Over benchmarks.one_step.COMMON."""
     found = {"model.path": str(folder / model), "data.train": str(folder / "data"), "training.save_steps": "2"}
     if small:
-        return found
+        return found | {"model.max_prompt_tokens": "2048"}
     many = {"model.max_new_tokens": "64", "data.limit": "2", "method.groups": "2", "method.rollouts": "8"}
     return (
         found
@@ -188,16 +188,16 @@ def through_vllm(folder: Path, small: bool, budget: float) -> dict[str, Any]:
         return made
     started = time.perf_counter()
     try:
-        with served(folder / "3b", folder / "vllm.log", 0.6 * budget) as server:
+        with served(folder / "3b", folder / "vllm.log", 0.6 * budget, 4096 if small else 12352) as server:
             return apart(budget - (time.perf_counter() - started), vllm, folder, "3b", small, server)
     except SetupError as error:
         return {"failed": str(error)}
 
 
 @contextmanager
-def served(model: Path, log: Path, seconds: float) -> Iterator[str]:
+def served(model: Path, log: Path, seconds: float, context: int) -> Iterator[str]:
     """The address of a vLLM server with this model, which ends with the block: $GUIDERAIL_VLLM_SERVER, or one that is started.
-    Raises SetupError without vLLM's environment, and where the server is not up in time."""
+    context: tokens of the longest prompt and answer. Raises SetupError without vLLM's environment, and where the server is not up in time."""
     from guiderail.agent.errors import SetupError
     from guiderail.agent.served.vllm.client import Server
     from guiderail.agent.served.vllm.setting_up import Start, environment
@@ -213,7 +213,7 @@ def served(model: Path, log: Path, seconds: float) -> Iterator[str]:
         )
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
-    words = Start(str(model), 12288 + 64, 2, dtype="bfloat16", port=port).arguments()
+    words = Start(str(model), context, 2, dtype="bfloat16", port=port).arguments()
     with log.open("wb") as file:
         process = subprocess.Popen(
             [str(program), *words, "--enforce-eager", "--gpu-memory-utilization", "0.5"],

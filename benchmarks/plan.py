@@ -219,7 +219,7 @@ def measured(case: Case, folder: Path) -> dict[str, Any]:
     teacher = None
     if config.teacher is not None:
         teacher = distill.ModelTeacher(config.teacher, setup.encoder)
-        teacher.model = distill._frozen(config.teacher, "cpu")
+        teacher.model = distill.frozen(config.teacher, "cpu")
     trainer = SemiOnlineTrainer(
         setup.base,
         collect,

@@ -61,7 +61,7 @@ def test_attention_without_a_mask_is_as_exact_as_with_one():
 def test_no_vllm_is_a_row_that_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setenv("GUIDERAIL_VLLM", str(tmp_path / "none"))
     monkeypatch.delenv("GUIDERAIL_VLLM_SERVER", raising=False)
-    with pytest.raises(SetupError, match="guiderail setup vllm"), large.served(tmp_path, tmp_path / "log", 1):
+    with pytest.raises(SetupError, match="guiderail setup vllm"), large.served(tmp_path, tmp_path / "log", 1, 4096):
         pass
 
 

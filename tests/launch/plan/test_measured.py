@@ -34,10 +34,11 @@ def test_the_page_has_what_was_measured():
 
 
 @pytest.mark.slow
-def test_a_case_measured_again(tmp_path):
+@pytest.mark.parametrize("case", ["2B LoRA, KL, frozen tower", "2B LoRA, teacher of 8B"])
+def test_a_case_measured_again(case, tmp_path):
     pytest.importorskip("torch")
     out = tmp_path / "plan.json"
-    command = [sys.executable, "benchmarks/plan.py", "--case", "2B LoRA, KL, frozen tower", "--out", str(out)]
+    command = [sys.executable, "benchmarks/plan.py", "--case", case, "--out", str(out)]
     subprocess.run(command, cwd=ROOT, check=True, timeout=900, capture_output=True)
     (row,) = json.loads(out.read_text())["rows"]
     known = next(one for one in RECORD["rows"] if one["case"] == row["case"])
