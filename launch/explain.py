@@ -19,7 +19,8 @@ from guiderail.launch.agents import sampling
 from guiderail.launch.options import Json, Seed, TrustFiles
 from guiderail.patch.base import PATCHES
 from guiderail.rl.config import Config, validated
-from guiderail.rl.rollout.generation import groups_of, patch_of
+from guiderail.rl.rollout.generation import patch_of
+from guiderail.rl.rollout.groups import groups_of
 from guiderail.rl.runs.explain import Comparison, Explanation, explain, find
 from guiderail.rl.runs.generations import group_rows, lesson, passed_over
 from guiderail.rl.runs.log import read_record, read_rollouts, reading

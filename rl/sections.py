@@ -321,6 +321,10 @@ class Rollout(Section):
 
     sleep: whether vLLM gives its memory back during updates; a server must have been started for it.
 
+    dispatch: how groups get to processes (rl/rollout/dispatch.py). tries: each try is dealt evenly and waited for, which can be
+    replayed to the bit. free: a process takes the next group when it has room, and a group that teaches nothing is replaced at once.
+    The groups are the same but for the rounding of batches that are composed otherwise. `method.difficulty` has tries.
+
     share_vision, share_prefill: what the local engine may share between rollouts (agent.policy.Sharing); no answer changes
     with them. speculation: how answers are drafted and verified in advance. Of the local engine (agent/local/drafts.py): off;
     ngram, the default: the expert's answer; suffix: also earlier answers at the same step; auto: these where measured times
@@ -341,6 +345,7 @@ class Rollout(Section):
     share_prefill: bool = True
     speculation: Speculation | None = None
     sleep: bool = False
+    dispatch: Literal["tries", "free"] = "tries"
     features: str | None = None
     decoders: int = Field(default=2, ge=0, le=64)
 

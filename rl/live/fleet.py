@@ -12,7 +12,7 @@ What is sampled depends on a walk's key alone, not on the worker or on the batch
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar, cast
@@ -23,7 +23,7 @@ from guiderail.agent.types import Completion, Prompt, Rollout
 from guiderail.rl.live.process import Here, Start, Supervised
 from guiderail.rl.live.site import SiteSpec, serve
 from guiderail.rl.live.wire import Wire
-from guiderail.rl.rollout.drive import Asking, Key, answers, seed_of
+from guiderail.rl.rollout.drive import Asking, Key, Waiting, Walks, answers, seed_of
 from guiderail.rl.rollout.live import Order, opening
 from guiderail.rl.rollout.plan import Opened
 
@@ -59,6 +59,24 @@ class _Walk:
     asked: int = 0
     tries: int = 0
     spent: int = 0
+
+
+class _Todo:
+    """Walks that no worker has been given yet. over: there are no more."""
+
+    def __init__(self, walks: Walks[Any]):
+        self._waiting, self._count = Waiting(walks), 0
+
+    @property
+    def over(self) -> bool:
+        return self._waiting.over
+
+    def take(self) -> _Walk | None:
+        pair = self._waiting.take()
+        if pair is None:
+            return None
+        self._count += 1
+        return _Walk(self._count - 1, pair[0], cast(Placed, pair[1]).order)
 
 
 @dataclass
@@ -112,23 +130,31 @@ class Fleet:
         return Placed(order)
 
     def drive(
-        self, walks: Iterable[tuple[Key, Asking[T]]], policy: Policy, sampling: Sampling, *, width: int = 64
+        self,
+        walks: Walks[T],
+        policy: Policy,
+        sampling: Sampling,
+        *,
+        width: int = 64,
+        on_finished: Callable[[int, T], None] | None = None,
     ) -> list[T]:
         """Raises SetupError when a worker does, and when workers keep dying."""
-        todo = (_Walk(i, key, cast(Placed, walk).order) for i, (key, walk) in enumerate(walks))
+        todo = _Todo(walks)
         again: list[_Walk] = []
         results: dict[int, T] = {}
         ready: list[tuple[_Worker, int, Prompt]] = []
 
         def finish(walk: _Walk, result: Any) -> None:
             results[walk.place] = _tried(result, walk)
+            if on_finished is not None:
+                on_finished(walk.place, results[walk.place])
 
         while True:
             more = self._assign(todo, again, width)
             under_way = sum(len(worker.orders) for worker in self.workers)
             if not under_way and not again and not more:
                 break
-            if not under_way:  # every worker is still starting
+            if not under_way:  # every worker is still starting, or no walk may begin yet
                 time.sleep(LINGER)
             self._listen(ready, under_way, finish)
             self._replace_failed(again, finish, ready)
@@ -137,7 +163,7 @@ class Fleet:
                 ready.clear()
         return [results[place] for place in sorted(results)]
 
-    def _assign(self, todo: Iterator[_Walk], again: list[_Walk], width: int) -> bool:
+    def _assign(self, todo: _Todo, again: list[_Walk], width: int) -> bool:
         """Orders to the workers with the fewest, as long as fewer than `width` are under way. Returns whether more may be left
         in `todo`. Raises EnvCrashed when another thread has closed the fleet."""
         if self.closed:
@@ -152,9 +178,9 @@ class Fleet:
             free = [w for w in self.workers if w.wire is not None and not w.spare and not self._full(w)]
             if not free:
                 return True
-            walk = again.pop() if again else next(todo, None)
+            walk = again.pop() if again else todo.take()
             if walk is None:
-                return False
+                return not todo.over
             worker = min(free, key=lambda w: len(w.orders))
             walk.asked = 0
             self._number += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -22,11 +22,24 @@ Asking = Generator[Prompt, Completion, T]
 """A coroutine that asks a policy and returns a T: along a recording or live (Rollout), or for one repair (Turn)."""
 
 
+Walks = Iterable[tuple[Key, Asking[T]] | None]
+"""Walks with their keys. None: the next one may not begin yet; ask again later."""
+PAUSE = 0.02
+"""Seconds until walks are asked for again, where none is under way."""
+
+
 class Drive(Protocol):
-    """Runs walks to their end over one policy, at most `width` at a time; results in the order of the walks."""
+    """Runs walks to their end over one policy, at most `width` at a time; results in the order of the walks. on_finished: told the
+    number of a walk in that order, and its result, as soon as it ends."""
 
     def __call__(
-        self, walks: Iterable[tuple[Key, Asking[T]]], policy: Policy, sampling: Sampling, *, width: int
+        self,
+        walks: Walks[T],
+        policy: Policy,
+        sampling: Sampling,
+        *,
+        width: int,
+        on_finished: Callable[[int, T], None] | None = None,
     ) -> list[T]: ...
 
 
@@ -47,13 +60,13 @@ class _Live(Generic[T]):
 
 
 def drive(
-    walks: Iterable[tuple[Key, Asking[T]]],
+    walks: Walks[T],
     policy: Policy,
     sampling: Sampling,
     *,
     width: int = 64,
     seconds: float | None = None,
-    on_finished: Callable[[T], None] | None = None,
+    on_finished: Callable[[int, T], None] | None = None,
 ) -> list[T]:
     """Run all walks to their end, at most `width` at a time; results come back in the order of the walks.
 
@@ -61,7 +74,7 @@ def drive(
     as "crashed" and no other; a policy that cannot be reached at all raises SetupError through here. seconds: for one walk,
     from its start; they bound the request under way too.
     """
-    waiting = iter(walks)
+    waiting = Waiting(walks)
     live: list[_Live[T]] = []
     results: dict[int, T] = {}
     started = 0
@@ -69,10 +82,10 @@ def drive(
     def finish(place: int, result: T) -> None:
         results[place] = result
         if on_finished is not None:
-            on_finished(result)
+            on_finished(place, result)
 
     while True:
-        while len(live) < width and (pair := next(waiting, None)) is not None:
+        while len(live) < width and (pair := waiting.take()) is not None:
             key, walk = pair
             until = None if seconds is None else time.monotonic() + seconds
             try:
@@ -80,8 +93,11 @@ def drive(
             except StopIteration as stop:
                 finish(started, stop.value)
             started += 1
-        if not live:
+        if not live and waiting.over:
             return [results[place] for place in range(started)]
+        if not live:
+            time.sleep(PAUSE)
+            continue
         requests = [Request(w.prompt, seed_of(*w.key, w.asked), w.until) for w in live]
         still: list[_Live[T]] = []
         for w, answer in zip(live, answers(policy, requests, sampling), strict=True):
@@ -92,6 +108,22 @@ def drive(
             except StopIteration as stop:
                 finish(w.place, stop.value)
         live = still
+
+
+class Waiting(Generic[T]):
+    """Walks that have not begun. over: there are no more."""
+
+    def __init__(self, walks: Walks[T]):
+        self._walks: Iterator[tuple[Key, Asking[T]] | None] = iter(walks)
+        self.over = False
+
+    def take(self) -> tuple[Key, Asking[T]] | None:
+        """The next walk, if one may begin now."""
+        try:
+            return next(self._walks)
+        except StopIteration:
+            self.over = True
+            return None
 
 
 def answers(policy: Policy, requests: list[Request], sampling: Sampling) -> Sequence[Completion | EnvCrashed]:

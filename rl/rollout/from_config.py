@@ -100,4 +100,5 @@ def _plan(config: Config, units: Sequence[Unit], credit: str, groups: int, seed:
         tries=method.tries,
         seed=seed,
         width=method.width,
+        free=config.rollout.dispatch == "free",
     )

@@ -8,12 +8,11 @@ and nothing is sampled that is then thrown away.
 
 from __future__ import annotations
 
-import random
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,11 @@ from guiderail.patch.off_policy import Thoughts, load_thoughts
 from guiderail.patch.person import load_answers
 from guiderail.rl.credit.samples import Signal, StepSample
 from guiderail.rl.rollout.difficulty import Weighed
-from guiderail.rl.rollout.drive import Asking, seed_of
+from guiderail.rl.rollout.drive import Asking
+from guiderail.rl.rollout.groups import groups_from, groups_of, learned, unit_at
 from guiderail.rl.rollout.measure import measured
-from guiderail.rl.rollout.openings import opened
 from guiderail.rl.rollout.plan import Generation, Group, Plan, Unit
 from guiderail.rl.rollout.processes import ALONE, Processes
-from guiderail.rl.rollout.shown import shown_samples
 from guiderail.rl.sections import Method
 
 
@@ -42,19 +40,24 @@ def generation(plan: Plan, policy: Policy, number: int, cursor: int, processes: 
     """Generation `number` of a run that has visited `cursor` units; called on every process. Same arguments, same groups.
     Where no group is worth learning from there are no samples; that is not an error."""
     groups: list[Group] = []
-    kept: list[Group] = []
     weighed: list[Weighed] = []
-    for _ in range(plan.tries):
-        if len(kept) == plan.groups:
-            break
-        # Choose units: as many as groups are still missing, none of them twice in one try.
-        missing = min(plan.groups - len(kept), len(plan.units))
-        visits, looked_at, cursor = next_visits(plan, policy, number, cursor, missing, processes)
-        # Roll out each N times; reward, return, advantages.
-        fresh = processes.map(lambda mine: groups_of(plan, policy, number, mine), visits)
-        # Filter.
-        kept += [group for group in fresh if group.signal == "kept" or group.shown]
-        groups, weighed = groups + fresh, weighed + looked_at
+    if plan.free and plan.difficulty is None:
+        groups = groups_from(plan, policy, number, cursor, processes)
+        cursor += len(groups)
+    else:
+        for _ in range(plan.tries):
+            missing = plan.groups - sum(map(learned, groups))
+            if missing == 0:
+                break
+            # Choose units: as many as groups are still missing, none of them twice in one try.
+            visits, looked_at, cursor = next_visits(
+                plan, policy, number, cursor, min(missing, len(plan.units)), processes
+            )
+            # Roll out each N times; reward, return, advantages.
+            groups += processes.map(lambda mine: groups_of(plan, policy, number, mine), visits)
+            weighed += looked_at
+    # Filter.
+    kept = [group for group in groups if learned(group)]
     # Hand out.
     rows = [row for group in kept for row in (*(group.samples if group.signal == "kept" else ()), group.shown)]
     samples = [s for row in rows for s in row if s.completion.token_ids]
@@ -228,63 +231,6 @@ def choose(
         if len(chosen) == wanted:
             break
     return chosen, cursor
-
-
-def unit_at(plan: Plan, visit: int) -> Unit:
-    """The unit of a visit: each pass over the units has its own shuffle, unless the plan has another order."""
-    if plan.order is not None:
-        return plan.units[plan.order(visit)]
-    epoch, place = divmod(visit, len(plan.units))
-    return plan.units[_order(len(plan.units), plan.seed, epoch)[place]]
-
-
-@lru_cache(maxsize=4)
-def _order(units: int, seed: int, epoch: int) -> list[int]:
-    order = list(range(units))
-    random.Random(seed_of(seed, "order", epoch)).shuffle(order)
-    return order
-
-
-# ----------------------------------------------------------------------------------------------------- roll out, credit
-
-
-def groups_of(plan: Plan, policy: Policy, number: int, visits: Sequence[int]) -> list[Group]:
-    """The groups of these visits: all their rollouts driven as one batch, each from a random stream of its own, then
-    credit for each group."""
-    plan = plan.at(number)
-    pairs = [(visit, unit_at(plan, visit)) for visit in visits]
-    begun = opened(plan, policy, number, pairs)
-    keyed = [
-        ((plan.seed, number, visit, unit.key, i), unit.begin(i, begun[k].place))
-        for k, (visit, unit) in enumerate(pairs)
-        for i in range(plan.rollouts)
-    ]
-    rollouts = plan.drive(keyed, policy, plan.sampling, width=plan.width)
-    groups = []
-    for k, (visit, unit) in enumerate(pairs):
-        made = rollouts[k * plan.rollouts : (k + 1) * plan.rollouts]
-        # A broken machine is not a wrong answer: crashed rollouts enter no group.
-        sound = tuple(rollout for rollout in made if rollout.ended != "crashed")
-        sound = sound if plan.fill is None else tuple(plan.fill(unit.key, visit, sound))
-        credited = plan.credit(sound)
-        samples = tuple(_aged(row, one, number) for row, one in zip(credited.samples, sound, strict=True))
-        lost = tuple(rollout.reason for rollout in made if rollout.ended == "crashed")
-        spent = begun[k].turns + spent_on(made) - sum(len(one.turns) for one in sound if one.sampled is None)
-        shown = () if plan.shown is None else shown_samples(sound, plan.shown)
-        faults = sum(one.tries + (one.ended == "crashed") for one in made)
-        groups.append(Group(number, visit, unit.key, credited.signal, sound, samples, lost, spent, shown, faults))
-    return groups
-
-
-def spent_on(made: Sequence[Rollout]) -> int:
-    """Turns sampled for rollouts, those that they do not hold included."""
-    return sum(len(rollout.turns) + rollout.spent for rollout in made)
-
-
-def _aged(row: Sequence[StepSample], rollout: Rollout, number: int) -> tuple[StepSample, ...]:
-    """Samples of a rollout from an earlier generation know how long ago that was."""
-    behind = 0 if rollout.sampled is None else number - rollout.sampled
-    return tuple(replace(sample, behind=behind) for sample in row) if behind else tuple(row)
 
 
 # ------------------------------------------------------------------------------------------------------------- hand out

@@ -30,11 +30,14 @@ def replayable(run: Path, config: Config) -> dict[int, Path | None]:
 def batch_of(
     generation: Sequence[Row], visit: int, config: Config, units: int, processes: int, passed: Collection[int] = ()
 ) -> list[int]:
-    """The visits that one process sampled together with `visit`.
+    """The visits that one process sampled together with `visit`. Which these were is not known where groups went to processes as
+    these got free; then `visit` alone.
 
     generation: all lines of its generation. passed: visits of the generation that `method.difficulty` passed over. units:
     how many the run has. Makes the generation's tries again, with what became of each group.
     """
+    if config.rollout.dispatch == "free":
+        return [visit]
     method = config.method
     kept = {row["visit"] for row in generation if row["signal"] == "kept"}
     seen = {row["visit"] for row in generation} | set(passed)

@@ -34,7 +34,7 @@ def evaluate_sop(
     """`rl.score.sop.score` of one walk per episode with no patch."""
     missing = [episode for episode in episodes if (episode.id, 0) not in known]
     walks = (((seed, episode.id), walk(episode, dialogue=dialogue, rules=rules)) for episode in missing)
-    made = drive(walks, policy, sampling, width=width, on_finished=record)
+    made = drive(walks, policy, sampling, width=width, on_finished=_telling(record))
     rollouts = _in_order([(episode.id, 0) for episode in episodes], known, made)
     rows = [_scored(episode, rollout, rules) for episode, rollout in zip(episodes, rollouts, strict=True)]
     return score(rows, rules)
@@ -57,13 +57,17 @@ def evaluate_offline(
     steps = [(episode, index) for episode in episodes for index in episode.targets]
     missing = [(episode, t) for episode, t in steps if (episode.id, t) not in known]
     walks = (((seed, e.id, t), step_walk(e, t, dialogue=dialogue, rules=rules, thoughts=thoughts)) for e, t in missing)
-    made = drive(walks, policy, sampling, width=width, on_finished=record)
+    made = drive(walks, policy, sampling, width=width, on_finished=_telling(record))
     rollouts = _in_order([(episode.id, t) for episode, t in steps], known, made)
     rows = [
         _step_scored(episode, index, rollout.turns[0].verdict if rollout.turns else None)
         for (episode, index), rollout in zip(steps, rollouts, strict=True)
     ]
     return offline_score(rows, rules)
+
+
+def _telling(record: Record | None) -> Callable[[int, Rollout], None] | None:
+    return None if record is None else lambda _, rollout: record(rollout)
 
 
 def _in_order(keys: Sequence[tuple[str, int]], known: Known, made: Iterable[Rollout]) -> list[Rollout]:

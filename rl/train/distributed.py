@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch.distributed
 from accelerate.utils import DistributedType  # type: ignore[import-untyped]
@@ -19,7 +20,10 @@ def processes(apart: bool = False) -> Processes:
     """As torchrun's environment says; one process without it. apart: they exchange over a group of their own, made at the first
     exchange, which another thread may use while this one trains."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    return ALONE if world == 1 else Processes(int(os.environ.get("RANK", "0")), world, _Gather(apart))
+    if world == 1:
+        return ALONE
+    numbers = count()
+    return Processes(int(os.environ.get("RANK", "0")), world, _Gather(apart), lambda: StoreLedger(next(numbers)))
 
 
 class _Gather:
@@ -32,6 +36,28 @@ class _Gather:
         everyone: list[Any] = [None] * torch.distributed.get_world_size()
         torch.distributed.all_gather_object(everyone, item, group=self.group)
         return everyone
+
+
+class StoreLedger:
+    """A `rl.rollout.dispatch.Ledger` in the key-value store over which the processes found each other. number: of the ledger in
+    this run. Making one removes the ledger before the last, which every process has left."""
+
+    def __init__(self, number: int):
+        store: Any = torch.distributed.distributed_c10d._get_default_store()
+        for key in ("taken", "settled"):
+            store.delete_key(f"guiderail/{number - 2}/{key}")
+        self._store = cast(Any, torch.distributed.distributed_c10d.PrefixStore(f"guiderail/{number}", store))
+        self._store.append("settled", "")
+
+    def take(self) -> int:
+        return int(self._store.add("taken", 1)) - 1
+
+    def settle(self, place: int, learned: bool) -> None:
+        self._store.append("settled", f"{place}{'+' if learned else '-'} ")
+
+    def settled(self) -> dict[int, bool]:
+        said = self._store.get("settled").decode().split()
+        return {int(one[:-1]): one[-1] == "+" for one in said}
 
 
 def wait_for_the_others() -> None:

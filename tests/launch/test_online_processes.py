@@ -34,8 +34,15 @@ CASES = {
         "world.workers=1",
         "online.fork.at=any",
     ],
+    "plain, full, fleet, free": ["world.workers=1", "rollout.dispatch=free", "method.tries=3"],
     "plain, lora, ahead": ["model.lora.r=4", "world.workers=1", "online.ahead=1"],
-    "zero2, full, ahead": ["training.deepspeed=zero2.json", "world.workers=1", "online.ahead=1"],
+    "zero2, full, ahead, free": [
+        "training.deepspeed=zero2.json",
+        "world.workers=1",
+        "online.ahead=1",
+        "rollout.dispatch=free",
+        "method.tries=3",
+    ],
 }
 
 
