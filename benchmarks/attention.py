@@ -16,7 +16,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,13 @@ TREES = {  # name -> trees, rows of each, tokens that they share, tokens of thei
 FAMILIES = {"qwen3_vl": Qwen3VLConfig, "qwen2_5_vl": Qwen2_5_VLConfig}
 
 
-def made_up(trees: int, rows: int, lead: int, own: int, vocabulary: int) -> list[EncodedTurn]:
-    """Rows whose last 40 tokens are their target."""
+def made_up(trees: int, rows: int, lead: int, own: int, vocabulary: int, special: Sequence[int]) -> list[EncodedTurn]:
+    """Rows of random tokens, none of them special, whose last 40 are their target."""
     random = torch.Generator().manual_seed(0)
 
     def ids(count: int) -> Tensor:
-        return torch.randint(10, vocabulary, (count,), generator=random)
+        drawn = torch.randint(10, vocabulary, (count,), generator=random)
+        return drawn.masked_fill(torch.isin(drawn, torch.tensor(special)), 10)
 
     made = []
     for _ in range(trees):
@@ -168,7 +169,7 @@ def rope(ids: Tensor, **others: Any) -> Any:
 
 
 def compare(name: str, model: Any, encoder: Encoder, choices: argparse.Namespace) -> dict[str, Any]:
-    turns = made_up(*TREES[name], model.config.get_text_config().vocab_size)
+    turns = made_up(*TREES[name], model.config.get_text_config().vocab_size, encoder.special_ids)
     maskless = use_attention(model, choices.way, model.device)
     sides = {"dense": Side(model, turns, encoder, None), "maskless": Side(model, turns, encoder, maskless)}
     for _ in range(choices.rounds):

@@ -84,6 +84,8 @@ class Config(Section):
             raise ValueError(
                 "method.hindsight needs turns along recordings: algorithm semi-online or sft, or mix above 0"
             )
+        if self.method.start == "any" and self.method.algorithm not in ("semi-online", "distill"):
+            raise ValueError("method.start=any is of semi-online RL; offline RL trains single steps anywhere as it is")
         if self.method.shown and self.method.algorithm not in ("semi-online", "online"):
             raise ValueError("method.shown is of semi-online RL; SFT and offline RL have method.expert_thoughts")
         if self.data is None and not (live and self.method.mix == 0):

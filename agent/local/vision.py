@@ -59,11 +59,6 @@ class VisionStore:
         self._features: ByteCache[tuple[object, ...], Features] = ByteCache(max_bytes)
         self._settings = _settings(encoder)
 
-    @property
-    def held(self) -> int:
-        """Bytes of features in memory."""
-        return self._features.held
-
     def serves(self, encoder: Encoder) -> bool:
         """Whether pictures that `encoder` has sized have the same features here."""
         return _settings(encoder) == self._settings
@@ -138,14 +133,6 @@ class VisionStore:
             return BaseModelOutputWithPooling(pooler_output=pooled)
         layers = [tuple(layer) for layer in zip(*(row.deep for row in rows), strict=True)]
         return BaseModelOutputWithDeepstackFeatures(pooler_output=pooled, deepstack_features=layers)
-
-    def metrics(self) -> dict[str, float]:
-        """Counts since the store was made, and bytes held, for the training log."""
-        return {
-            "vision/hits": float(self.hits),
-            "vision/computed": float(self.misses),
-            "vision/bytes": float(self.held),
-        }
 
     def _one(self, model: Any, version: Version, picture: Picture) -> Features:
         key = self._key(version, picture)

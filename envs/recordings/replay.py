@@ -29,6 +29,8 @@ def walk(
     patch: Patch | None = None,
     sample: int = 0,
     past: Sequence[Turn] = (),
+    begin: int = 0,
+    thoughts: bool = True,
 ) -> Walk:
     """UI-S1 algorithm 1: the policy walks the recording with its own history.
 
@@ -36,12 +38,15 @@ def walk(
     without a patch, or when it declines, the walk ends there. The mismatching turn is part of the rollout. A mismatch at the
     last recorded step is never patched, because no later turn would read the repair. Steps that are history only are not
     asked for. EnvCrashed thrown into the walk ends it as "crashed" with the turns so far. past: turns already made, each
-    exact or repaired; the walk continues after them.
+    exact or repaired; the walk continues after them. begin: so many of the asked steps are the expert's, with the expert's
+    thoughts or without, and the policy begins behind them.
     """
     turns: list[Turn] = [*past]
     ended: Ended = "finished"
-    for index in episode.targets[len(turns) :]:
-        said = [turn.history_text() for turn in turns]
+    told = [_retold(episode.steps[index], dialogue, thoughts) for index in episode.targets[:begin]]
+    start = episode.targets[begin] if begin else 0
+    for index in episode.targets[begin + len(turns) :]:
+        said = told + [turn.history_text() for turn in turns]
         prompt = with_draft(own_prompt(episode, index, said, dialogue), episode, index, dialogue)
         try:
             turn = read_turn(
@@ -50,12 +55,14 @@ def walk(
             if not turn.exact and patch is not None and index != episode.targets[-1]:
                 turn = yield from repair_turn(episode, turn, patch, dialogue)
         except EnvCrashed as crash:
-            return Rollout(episode.id, sample, tuple(turns), "crashed", goal=episode.goal, reason=str(crash))
+            return Rollout(
+                episode.id, sample, tuple(turns), "crashed", goal=episode.goal, reason=str(crash), start=start
+            )
         turns.append(turn)
         if not turn.exact and turn.repair is None:
             ended = "mismatch"
             break
-    return Rollout(episode.id, sample, tuple(turns), ended, goal=episode.goal)
+    return Rollout(episode.id, sample, tuple(turns), ended, goal=episode.goal, start=start)
 
 
 def repair_turn(episode: Episode, turn: Turn, patch: Patch, dialogue: Dialogue) -> Generator[Prompt, Completion, Turn]:

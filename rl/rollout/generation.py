@@ -8,6 +8,7 @@ and nothing is sampled that is then thrown away.
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
@@ -31,7 +32,7 @@ from guiderail.rl.rollout.difficulty import Weighed
 from guiderail.rl.rollout.drive import Asking
 from guiderail.rl.rollout.groups import groups_from, groups_of, learned, unit_at
 from guiderail.rl.rollout.measure import measured
-from guiderail.rl.rollout.plan import Generation, Group, Plan, Unit
+from guiderail.rl.rollout.plan import Generation, Group, Opened, Plan, Unit
 from guiderail.rl.rollout.processes import ALONE, Processes
 from guiderail.rl.sections import Method
 
@@ -156,9 +157,11 @@ def units_of(method: Method, episodes: Sequence[Episode], dialogue: Dialogue, do
         )
     longest = max((len(episode.targets) for episode in episodes), default=1)
     patch = patch_of(method, dialogue, method.patch, budget_at(method, longest, done))
-    return episode_units(
-        episodes, lambda episode, i: walk(episode, dialogue=dialogue, rules=rules, patch=patch, sample=i)
-    )
+
+    def start(episode: Episode, i: int, begin: int = 0) -> Asking[Rollout]:
+        return walk(episode, dialogue=dialogue, rules=rules, patch=patch, sample=i, begin=begin, thoughts=thoughts)
+
+    return episode_units(episodes, start, start if method.start == "any" else None)
 
 
 def budget_at(method: Method, longest: int, done: float) -> int | None:
@@ -169,9 +172,27 @@ def budget_at(method: Method, longest: int, done: float) -> int | None:
     return None if method.patch_budget == "unlimited" else int(method.patch_budget)
 
 
-def episode_units(episodes: Sequence[Episode], start: Callable[[Episode, int], Asking[Rollout]]) -> list[Unit]:
-    """One unit per episode. start(episode, sample)."""
-    return [Unit(episode.id, partial(start, episode)) for episode in episodes]
+def episode_units(
+    episodes: Sequence[Episode],
+    start: Callable[[Episode, int], Asking[Rollout]],
+    start_at: Callable[[Episode, int, int], Asking[Rollout]] | None = None,
+) -> list[Unit]:
+    """One unit per episode. start(episode, sample). start_at(episode, sample, begin): given, each group begins behind `begin` of
+    the steps, drawn uniformly from 0 to all but one."""
+    if start_at is None:
+        return [Unit(episode.id, partial(start, episode)) for episode in episodes]
+    begin = start_at
+
+    def at(episode: Episode, place: Any, sample: int) -> Asking[Rollout]:
+        return begin(episode, sample, place)
+
+    return [Unit(e.id, partial(start, e), partial(_somewhere, e), partial(at, e)) for e in episodes]
+
+
+def _somewhere(episode: Episode, seed: int) -> Asking[Opened]:
+    """A walk that asks nothing."""
+    yield from ()
+    return Opened(random.Random(seed).randrange(len(episode.targets)))
 
 
 def step_units(episodes: Sequence[Episode], start: Callable[[Episode, int, int], Asking[Rollout]]) -> list[Unit]:

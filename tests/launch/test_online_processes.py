@@ -88,11 +88,10 @@ def test_two_processes_sample_what_one_does(tmp_path, data, request, case):
     words = [*SMALL, *CASES[case], "training.save_steps=1"]
     words += [f"data.train={data}"] if "mixed" in case else []
     two, metrics = train(tmp_path / "two", words, extensions, two=True)
-    alone, other = train(
-        tmp_path / "one", [word for word in words if not word.startswith("training.deepspeed")], extensions
-    )
+    plain = [word for word in words if not word.startswith(("training.deepspeed", "rollout.dispatch"))]
+    alone, other = train(tmp_path / "one", plain, extensions)
     assert first(two) == first(alone)
-    assert len(first(two)) == 8
+    assert len(first(two)) == (12 if "free" in case else 8), "one group was replaced where there were tries"
     assert {row["generation"] for row in two} == {0, 1}
     assert metrics["updates"] == other["updates"] == 2
     assert {row.get("behind", 0) for row in two if row["generation"]} == ({1} if "ahead" in case else {0})

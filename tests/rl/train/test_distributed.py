@@ -37,7 +37,7 @@ def program(spec: dict[str, Any]) -> None:
     from guiderail.rl.train.trainer import SemiOnlineTrainer
     from tests.rl.train.test_divergence import Hints
     from tests.rl.train.test_sft import examples
-    from tests.rl.train.test_trainer import FakeCollect, Groups
+    from tests.rl.train.test_trainer import FakeCollect, Groups, Looks
 
     out, deepspeed = Path(spec["out"]), spec.get("deepspeed")
     lora = LoraConfig(r=2, lora_alpha=8, target_modules=TARGETS) if spec.get("lora") else None
@@ -61,6 +61,8 @@ def program(spec: dict[str, Any]) -> None:
             spec.get("count", 5),
             noisy=args.world_size == 1 and not spec.get("quiet"),
         )
+        if spec.get("looks"):
+            collect = Looks(args.process_index, args.world_size)
         if spec.get("groups"):
             collect = Groups(args.process_index, args.world_size)
         choices = spec.get("choices", {}) | ({"teacher": Hints()} if spec.get("taught") else {})
@@ -288,6 +290,23 @@ def test_a_larger_teacher_on_two_processes_and_under_zero3(
     run(spec | {"resume": str(tmp_path / "long" / "checkpoint-2")}, 2, tmp_path, extensions)
     for key, tensor in final(tmp_path / "long").items():
         assert torch.equal(tensor, straight[key]), key
+
+
+@pytest.mark.slow
+def test_a_trained_tower_looks_once_per_generation_under_zero3(model: Path, tmp_path: Path, extensions: Path) -> None:
+    """Weights do not move while rollouts are sampled, so features are stored; each process looks at other screens, and none waits for
+    another. The losses are those without the store."""
+    logs = {}
+    for share in (True, False):
+        spec = {"model": model, "out": tmp_path / str(share), "looks": True, "deepspeed": ZERO[3]}
+        spec |= {"training": training(), "choices": {"share_vision": share}}
+        logs[share] = run(spec, 2, tmp_path, extensions)
+    first, later = logs[True][0], [row for row in logs[True] if row["fake/calls"] > 1]
+    assert first["fake/computed"] == 4, "each screen of the three prompts, and rank 0's own"
+    assert {row["fake/computed"] for row in later} == {4}, "moved weights look anew"
+    assert {row["fake/again"] for row in logs[True]} == {0}
+    assert {row["fake/computed"] for row in logs[False]} == {0}
+    assert [row["loss"] for row in logs[True]] == pytest.approx([row["loss"] for row in logs[False]], abs=1e-5)
 
 
 @pytest.mark.slow

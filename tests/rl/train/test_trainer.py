@@ -70,6 +70,26 @@ class FakeCollect:
         self.calls = state["calls"]
 
 
+class Looks(FakeCollect):
+    """Counts the pictures that the tower sees, also in a second pass over the same prompts. The first process has one more."""
+
+    def __init__(self, rank: int, world: int):
+        super().__init__(rank, world, noisy=False)
+
+    def __call__(self, policy: Any, generation: int) -> list[StepSample]:
+        store = policy.store
+        before = store.misses
+        if self.rank == 0:
+            policy.complete([Request(prompt(policy.vision, 7), seed=0)], Sampling(max_new_tokens=2))
+        samples = super().__call__(policy, generation)
+        seen = store.misses
+        super().__call__(policy, generation)
+        self.calls -= 1
+        self.metrics["fake/calls"] = float(self.calls)
+        self.metrics |= {"fake/computed": float(seen - before), "fake/again": float(store.misses - seen)}
+        return samples
+
+
 class Groups(FakeCollect):
     """Groups of four that look at the same screens and partly say the same; the group stays on one process."""
 
