@@ -123,3 +123,18 @@ def test_a_whole_step_at_the_width_of_2b(tmp_path):
     rows = {row["part"]: row for row in made["rows"]}
     assert {"load", "rollout", "credit", "update", "checkpoint", "resume"} <= rows.keys()
     assert rows["update"]["gib"] > 0.8 * rows["load"]["planned_gib"]
+
+
+@pytest.mark.slow
+def test_the_whole_path_at_the_width_of_2b(tmp_path):
+    """From recordings to a verified submission, each step by its command. Ends at the first that fails."""
+    out = tmp_path / "path.json"
+    small = ("--model", "2b", "--layers", "2", "--scale", "0.125")
+    run("benchmarks.real_widths", "path", *small, "--folder", str(tmp_path), "--out", str(out), seconds=1800)
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["command"] for row in rows if row["code"]] == []
+    assert [row["command"] for row in rows][-3:] == ["report", "submit build", "submit verify"]
+    assert (tmp_path / "bundle.zip").is_file()
+    rl = json.loads((tmp_path / "runs" / "rl" / "metrics.json").read_text())
+    assert rl["updates"] == 2
+    assert rl["sampled_turns"] >= 2

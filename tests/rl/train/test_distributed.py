@@ -301,11 +301,13 @@ def test_a_trained_tower_looks_once_per_generation_under_zero3(model: Path, tmp_
         spec = {"model": model, "out": tmp_path / str(share), "looks": True, "deepspeed": ZERO[3]}
         spec |= {"training": training(), "choices": {"share_vision": share}}
         logs[share] = run(spec, 2, tmp_path, extensions)
-    first, later = logs[True][0], [row for row in logs[True] if row["fake/calls"] > 1]
-    assert first["fake/computed"] == 4, "each screen of the three prompts, and rank 0's own"
-    assert {row["fake/computed"] for row in later} == {4}, "moved weights look anew"
-    assert {row["fake/again"] for row in logs[True]} == {0}
-    assert {row["fake/computed"] for row in logs[False]} == {0}
+    looked = {share: [row for row in log if "fake/calls" in row] for share, log in logs.items()}
+    assert len(looked[True]) > 1
+    computed = {row["fake/computed"] for row in looked[True]}
+    assert len(computed) == 1, "moved weights look anew in each generation"
+    assert min(computed) > 1
+    assert {row["fake/again"] for row in looked[True]} == {0}
+    assert {row["fake/computed"] for row in looked[False]} == {0}
     assert [row["loss"] for row in logs[True]] == pytest.approx([row["loss"] for row in logs[False]], abs=1e-5)
 
 
