@@ -295,19 +295,18 @@ def test_a_larger_teacher_on_two_processes_and_under_zero3(
 @pytest.mark.slow
 def test_a_trained_tower_looks_once_per_generation_under_zero3(model: Path, tmp_path: Path, extensions: Path) -> None:
     """Weights do not move while rollouts are sampled, so features are stored; each process looks at other screens, and none waits for
-    another. The losses are those without the store."""
+    another. The losses are those of an update without the store."""
     logs = {}
     for share in (True, False):
         spec = {"model": model, "out": tmp_path / str(share), "looks": True, "deepspeed": ZERO[3]}
         spec |= {"training": training(), "choices": {"share_vision": share}}
         logs[share] = run(spec, 2, tmp_path, extensions)
-    looked = {share: [row for row in log if "fake/calls" in row] for share, log in logs.items()}
-    assert len(looked[True]) > 1
-    computed = {row["fake/computed"] for row in looked[True]}
+    looked = [row for row in logs[True] if "fake/calls" in row]
+    assert len(looked) > 1
+    computed = {row["fake/computed"] for row in looked}
     assert len(computed) == 1, "moved weights look anew in each generation"
     assert min(computed) > 1
-    assert {row["fake/again"] for row in looked[True]} == {0}
-    assert {row["fake/computed"] for row in looked[False]} == {0}
+    assert {row["fake/again"] for row in looked} == {0}
     assert [row["loss"] for row in logs[True]] == pytest.approx([row["loss"] for row in logs[False]], abs=1e-5)
 
 
