@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,63 +13,50 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from guiderail.agent.errors import PromptTooLong, SetupError
 from guiderail.agent.local.encode import Encoder
 from guiderail.agent.local.loading import load_encoder
-from guiderail.agent.local.vision import VisionStore
 from guiderail.agent.policy import Policy
 from guiderail.agent.types import Prompt
 from guiderail.rl.credit.samples import StepSample
-from guiderail.rl.distill.teacher import check_pictures, frozen, turn_key
-from guiderail.rl.sections import Teacher as Settings
-from guiderail.rl.train.divergence import Teacher
-from guiderail.rl.train.lessons import told_by
+from guiderail.rl.distill.teacher import FrozenTeacher, check_pictures, turn_key
 from guiderail.rl.train.prefix import EncodedTurn, lay_out
 from guiderail.rl.train.spans import Best, Spans, align, told_in_spans
 
 _LONGER = 4  # times the student's longest prompt, in the teacher's tokens
 _BYTES = {character: bytes([byte]) for byte, character in bytes_to_unicode().items()}
+_Reread = tuple[EncodedTurn, list[int], list[int]]
+"""A turn in the teacher's tokens, and the span of each token of the student and of the teacher."""
 
 
-class ForeignTeacher(Teacher):
-    """A model in this process, as `rl.distill.teacher.ModelTeacher`, with its own tokenizer and chat template. encoder: the
-    student's. features: a folder for vision features. Raises SetupError for a tokenizer that does not write text as bytes.
+class ForeignTeacher(FrozenTeacher):
+    """With its own tokenizer and chat template. Raises SetupError for a tokenizer that does not write text as bytes.
 
     Turns are not taught whose sampled tokens are not UTF-8, or whose text the teacher's tokenizer does not keep.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        encoder: Encoder,
-        features: Path | None = None,
-        record: Callable[[Mapping[str, Any]], None] | None = None,
-    ):
-        self.settings, self.encoder, self.record = settings, encoder, record
-        self.weight, self.beta = settings.weight, settings.beta
-        self.advantage, self.hears, self.counts = settings.form == "advantage", True, {}
-        assert settings.path is not None
-        self.own = load_encoder(settings.path, max_prompt_tokens=_LONGER * encoder.max_prompt_tokens)
-        check_pictures(encoder, self.own, settings.path)
-        for who, one in (("student", encoder), ("teacher", self.own)):
+    _turns: Mapping[tuple[object, ...], _Reread] = MappingProxyType({})
+
+    def reader(self, path: str) -> Encoder:
+        own = load_encoder(path, max_prompt_tokens=_LONGER * self.encoder.max_prompt_tokens)
+        check_pictures(self.encoder, own, path)
+        for who, one in (("student", self.encoder), ("teacher", own)):
             check_bytes(one, who)
-        self.vision = VisionStore(self.own, folder=features)
-        self.model: Any = None
-        self._turns: dict[tuple[object, ...], tuple[EncodedTurn, list[int], list[int]]] = {}
-        self._text = lru_cache(4096)(lambda token: str(self.own.tokenizer.decode([token])))
+        return own
 
     def prompts(self, policy: Policy, samples: Sequence[StepSample], generation: int) -> list[Prompt | None]:
         """The student's own, of the turns that both can read."""
-        self._turns, found = {}, list[Prompt | None]()
+        turns: dict[tuple[object, ...], _Reread] = {}
+        found: list[Prompt | None] = []
         for sample in samples:
             said = sample.completion.token_ids
-            read = self._read(sample.prompt, said)
+            read = self._reread(sample.prompt, said)
             if read is not None:
                 row = EncodedTurn.of(self.encoder.prompt(sample.prompt), torch.tensor(said))
-                self._turns[turn_key(row)] = read
+                turns[turn_key(row)] = read
             found.append(None if read is None else sample.prompt)
+        self._turns = turns
         self.counts = {"teach/heard": (sum(one is not None for one in found), len(found))}
         return found
 
-    def _read(self, prompt: Prompt, said: Sequence[int]) -> tuple[EncodedTurn, list[int], list[int]] | None:
-        """The turn in the teacher's tokens, and the span of each token of the student and of the teacher."""
+    def _reread(self, prompt: Prompt, said: Sequence[int]) -> _Reread | None:
         if not said:
             return None
         ours = token_bytes(self.encoder, said)
@@ -88,20 +74,18 @@ class ForeignTeacher(Teacher):
         read = [one for one in known if one is not None]
         if len(read) < len(turns):  # the filler of a micro-batch that is not taught
             return _nothing(sum(len(turn.ids) - turn.start for turn in turns))
-        if self.model is None:
-            self.model = frozen(self.settings, str(trainer.accelerator.device))
         device = trainer.accelerator.device
+        self.load(device)
         rows = [row for row, _, _ in read]
         rope = self.model.model.get_rope_index
         layout = lay_out(rows, self.own, rope, trainer._pairs, trainer._maskless).to(device)
-        with torch.no_grad(), trainer.accelerator.autocast():
-            vision = self.vision.inputs(self.model, layout.pictures)
-            top = 1 if self.advantage else self.settings.top
-            told = told_by(self.model, self.model, layout, vision, top, trainer.temperature, hears=True)
+        told = self.read(layout, trainer)
         said = torch.cat([row.ids[row.start :] for row in rows]).to(device)
         ours = _numbered([spans for _, spans, _ in read]).to(device)
         theirs = _numbered([spans for _, _, spans in read]).to(device)
-        return told_in_spans(told, said, theirs, ours, [self._text(token) for token in told.tokens[:, 0].tolist()])
+        return told_in_spans(
+            told, said, theirs, ours, [str(self.own.tokenizer.decode([token])) for token in told.tokens[:, 0].tolist()]
+        )
 
 
 def _numbered(rows: Sequence[Sequence[int]]) -> Tensor:

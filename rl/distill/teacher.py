@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,15 +37,15 @@ from guiderail.rl.credit.samples import StepSample
 from guiderail.rl.sections import Teacher as Settings
 from guiderail.rl.train.divergence import Teacher, Told
 from guiderail.rl.train.lessons import told_by
-from guiderail.rl.train.prefix import EncodedTurn
+from guiderail.rl.train.prefix import EncodedTurn, Layout
 
 OTHER = "give a teacher of the student's family, or set teacher.tokenizer=other (docs/distill.md)"
 
 
-class ModelTeacher(Teacher):
+class FrozenTeacher(Teacher):
     """A model in this process: a frozen copy in each of them, whole also where the student is spread by ZeRO-3. It costs the
-    teacher's weights in memory and one forward over every turn that is trained on. encoder: the student's. features: a folder for
-    vision features."""
+    teacher's weights in memory and one forward over every turn that is trained on. encoder: the student's; own: what the teacher
+    reads with. features: a folder for vision features."""
 
     def __init__(
         self,
@@ -57,9 +58,33 @@ class ModelTeacher(Teacher):
         self.weight, self.beta = settings.weight, settings.beta
         self.advantage, self.hears, self.counts = settings.form == "advantage", True, {}
         assert settings.path is not None
-        check_tokenizer(encoder, load_encoder(settings.path), settings.path)
-        self.vision = VisionStore(encoder, folder=features)
+        self.own = self.reader(settings.path)
+        self.vision = VisionStore(self.own, folder=features)
         self.model: Any = None
+
+    @abstractmethod
+    def reader(self, path: str) -> Encoder:
+        """What the teacher at `path` reads with. Raises SetupError where it cannot teach this student."""
+
+    def read(self, layout: Layout, trainer: Any) -> Told:
+        """The teacher's distributions at the layout's targets."""
+        with torch.no_grad(), trainer.accelerator.autocast():
+            vision = self.vision.inputs(self.model, layout.pictures)
+            top = 1 if self.advantage else self.settings.top
+            return told_by(self.model, self.model, layout, vision, top, trainer.temperature, hears=True)
+
+    def load(self, device: Any) -> None:
+        """The model, before its first turn."""
+        if self.model is None:
+            self.model = frozen(self.settings, str(device))
+
+
+class ModelTeacher(FrozenTeacher):
+    """With the student's tokenizer: ids mean the same for both."""
+
+    def reader(self, path: str) -> Encoder:
+        check_tokenizer(self.encoder, load_encoder(path), path)
+        return self.encoder
 
     def prompts(self, policy: Policy, samples: Sequence[StepSample], generation: int) -> list[Prompt | None]:
         """The student's own."""
@@ -67,13 +92,9 @@ class ModelTeacher(Teacher):
         return [sample.prompt for sample in samples]
 
     def tell(self, trainer: Any, turns: Sequence[EncodedTurn]) -> Told:
-        if self.model is None:
-            self.model = frozen(self.settings, str(trainer.accelerator.device))
-        layout = trainer._lay_out(turns).to(trainer.accelerator.device)
-        with torch.no_grad(), trainer.accelerator.autocast():
-            vision = self.vision.inputs(self.model, layout.pictures)
-            top = 1 if self.advantage else self.settings.top
-            return told_by(self.model, self.model, layout, vision, top, trainer.temperature, hears=True)
+        device = trainer.accelerator.device
+        self.load(device)
+        return self.read(trainer._lay_out(turns).to(device), trainer)
 
 
 def frozen(settings: Settings, device: str) -> Any:
