@@ -59,6 +59,11 @@ class VisionStore:
         self._features: ByteCache[tuple[object, ...], Features] = ByteCache(max_bytes)
         self._settings = _settings(encoder)
 
+    @property
+    def held(self) -> int:
+        """Bytes of features in memory."""
+        return self._features.held
+
     def serves(self, encoder: Encoder) -> bool:
         """Whether pictures that `encoder` has sized have the same features here."""
         return _settings(encoder) == self._settings

@@ -154,6 +154,9 @@ class ExactCheckpoints:
         target = model if model is not None else self.model
         if self.is_deepspeed_enabled or hasattr(target, "peft_config"):
             super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+            # Beside a folder for another adapter (the reference), transformers before 5.20 leaves this one as it was.
+            if not self.is_deepspeed_enabled:
+                target.load_adapter(resume_from_checkpoint, "default", is_trainable=True)
             return
         saved = load_model(resume_from_checkpoint, "cpu", target.dtype)
         plain_model(target).load_state_dict(saved.state_dict(), strict=True)

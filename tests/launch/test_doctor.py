@@ -162,7 +162,7 @@ def test_vllm_is_looked_for_in_its_own_environment(
     check = named("vllm")
     assert check.state == state
     assert f"{version} with transformers 5.17.0 in {bare / 'second'}" in check.detail
-    assert check.fix == ("" if state == "ok" else "guiderail setup vllm --path vllm-env-0.31.0")
+    assert check.fix == ("" if state == "ok" else "guiderail setup vllm --path vllm-env-0.32.0")
 
 
 FOR_CONTRIBUTORS = {"dev", "docs"}

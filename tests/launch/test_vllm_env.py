@@ -23,7 +23,7 @@ SAYS = "import sys\n\ndef main():\n    print(*sys.argv[1:])\n"
 
 def vllm_wheel(folder: Path, name: str = "vllm", code: str = SAYS) -> None:
     """A package with a program `vllm` that prints its arguments."""
-    wheel(folder, name, "0.31.0", {"vllm_said.py": code}, "[console_scripts]\nvllm = vllm_said:main\n")
+    wheel(folder, name, "0.32.0", {"vllm_said.py": code}, "[console_scripts]\nvllm = vllm_said:main\n")
 
 
 def wheel(folder: Path, name: str, version: str, code: dict[str, str] = {}, programs: str = "") -> None:  # noqa: B006
@@ -67,7 +67,7 @@ def test_it_makes_an_environment_whose_program_starts(cpu: bool, index: Path, tm
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)
-    assert said["vllm"] == ("0.31.0+cpu" if cpu else "0.31.0")
+    assert said["vllm"] == ("0.32.0+cpu" if cpu else "0.32.0")
     done = subprocess.run(["bash", "-c", said["start"]], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("serve some model --host 127.0.0.1 --port 8000")
     found = versions_in(path)
@@ -107,7 +107,7 @@ def test_another_environment_is_left_alone(tmp_path: Path) -> None:
     assert versions_in(tmp_path) == {"vllm": "0.29.1"}
     result = CliRunner().invoke(app, ["setup", "vllm", "--path", str(tmp_path)])
     assert isinstance(result.exception, SetupError)
-    assert "is there with 0.29.1, expected vLLM 0.31.0; delete it, or give another folder" in str(result.exception)
+    assert "is there with 0.29.1, expected vLLM 0.32.0; delete it, or give another folder" in str(result.exception)
 
 
 def test_the_command_holds_what_a_run_needs() -> None:
@@ -130,8 +130,9 @@ def test_the_command_holds_what_a_run_needs() -> None:
         assert "speculative" not in Start("m", speculation=speculation).command()
 
 
-@pytest.mark.parametrize("version", ["0.30.2", "0.32.0", "0.3.31", "1.31.0"])
+@pytest.mark.parametrize("version", ["0.30.2", "0.33.0", "0.3.31", "1.31.0"])
 def test_other_releases_are_refused(version: str) -> None:
-    with pytest.raises(SetupError, match=r"this trainer speaks with 0\.31"):
+    with pytest.raises(SetupError, match=r"this trainer speaks with 0\.31 and 0\.32"):
         check_version(version, "http://x", Start())
-    check_version("0.31.4+cpu", "http://x", Start())
+    for known in ("0.31.4+cpu", "0.32.0"):
+        check_version(known, "http://x", Start())

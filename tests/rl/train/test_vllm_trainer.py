@@ -281,11 +281,12 @@ def test_nobody_there(folder, tmp_path):
 def test_colocate_is_refused_with_versions_before_the_model_loads(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("guiderail.rl.train.vllm_trainer.check_one_environment", check_one_environment)
     began = time.monotonic()
-    with pytest.raises(SetupError, match=r"has transformers 5\.\d+\.\d+ and no vLLM; .*guiderail setup vllm"):
-        trained(folder, tmp_path, GREEDY, Rollout(engine="vllm-colocate"))
-    versions = {"vllm": "0.31.0", "transformers": "5.23.0"}
     where = "guiderail.agent.served.vllm.setting_up"
+    versions = {"transformers": "5.23.0"}
     monkeypatch.setattr(f"{where}._installed", versions.get)
+    with pytest.raises(SetupError, match=r"has transformers 5\.23\.0 and no vLLM; pip install .*guiderail setup vllm"):
+        trained(folder, tmp_path, GREEDY, Rollout(engine="vllm-colocate"))
+    versions["vllm"] = "0.31.0"
     monkeypatch.setattr(f"{where}._wants", lambda package, name: "<5.18.0,>=5.10.4")
     with pytest.raises(
         SetupError, match=r"vLLM 0\.31\.0 wants transformers <5\.18\.0,>=5\.10\.4, this .* has 5\.23\.0"
