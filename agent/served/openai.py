@@ -91,8 +91,7 @@ class ServedPolicy:
         return f"ServedPolicy({self.name!r} at {self.url})"
 
     def close(self) -> None:
-        """Cancel what is under way and close connections. Also happens when the policy is no longer referenced, and at
-        exit."""
+        """Cancel all requests and close all connections. It happens by itself when the policy is garbage collected, and at exit."""
         self._finalizer()
 
     def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion | EnvCrashed]:

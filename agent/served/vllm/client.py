@@ -56,7 +56,7 @@ class Server:
         self._finalizer = weakref.finalize(self, self._loop.close, self._client.aclose)
 
     def close(self) -> None:
-        """Cancel what is under way. Also happens when this object is no longer referenced."""
+        """Cancel all requests. It happens by itself when this object is garbage collected."""
         self._finalizer()
 
     # ------------------------------------------------------------------------------------------------------- questions
