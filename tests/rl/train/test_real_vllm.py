@@ -26,6 +26,7 @@ from guiderail.agent.policy import Request, Sampling
 from guiderail.agent.served.vllm.client import Server
 from guiderail.agent.served.vllm.policy import VLLMPolicy
 from guiderail.agent.served.vllm.servers import ServerEngine
+from guiderail.agent.served.vllm.setting_up import environment, versions_in
 from guiderail.agent.shipped import SHIPPED
 from guiderail.envs.pocket.record import record
 from guiderail.rl.credit.samples import StepSample
@@ -311,11 +312,14 @@ def said(run: Path) -> list[list[str]]:
     return [[turn["text"] for turn in row["turns"]] for row in sorted(rows, key=lambda row: str(row["unit"]))]
 
 
-def test_a_server_that_drafts(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["ngram", "suffix"])
+def test_a_server_that_drafts(folder: Path, tmp_path: Path, method: str) -> None:
     """It takes no bias, and reports the log-probabilities of what it accepted."""
+    if method == "suffix" and "arctic-inference" not in versions_in(environment()):
+        pytest.skip("needs arctic-inference in vLLM's environment (docs/vllm.md)")
     local = unstored(folder)
-    with started(folder, tmp_path / "vllm.log", speculation="ngram") as (_, url):
-        assert Server(url).settings()["speculative_config"]["method"] == "ngram"
+    with started(folder, tmp_path / "vllm.log", speculation=method) as (_, url):
+        assert Server(url).settings()["speculative_config"]["method"] == method
         policy = VLLMPolicy(
             ServerEngine([Server(url)], local.encoder), local.encoder, "m", local._banned.shape[0], drafting=True
         )
