@@ -77,6 +77,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 _PARTS = {
     "told": "Where recordings hold the experts' thoughts",
     "hindsight": "Hindsight",
+    "long": "The strongest arm in an hour of one core",
     "ablations": "Ablations",
 }
 _RATES = {
