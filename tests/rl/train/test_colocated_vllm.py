@@ -131,5 +131,12 @@ def test_old_weights_and_old_features_are_seen(tmp_path: Path) -> None:
     assert "it uses features or keys and values of earlier weights" in features
 
 
+def test_a_training_run_through_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.rl.train.test_real_vllm import gaps, untied
+
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    assert max(gaps(untied(tmp_path / "tiny"), tmp_path, "rollout.engine=vllm-colocate")) < 0.05
+
+
 if __name__ == "__main__":
     program(sys.argv[1], Path(sys.argv[2]))

@@ -337,16 +337,20 @@ def test_a_server_that_drafts(folder: Path, tmp_path: Path, method: str) -> None
 
 
 def test_a_training_run_through_the_command_line(folder: Path, url: str, tmp_path: Path) -> None:
-    call("record", "pocket", "--episodes", 4, "--out", tmp_path / "data")
-    model = [f"model.path={folder}", f"data.train={tmp_path / 'data'}", "model.max_new_tokens=8"]
+    assert max(gaps(folder, tmp_path, "rollout.engine=vllm-server", f"rollout.server={url}")) < 1e-4
+
+
+def gaps(folder: Path, out: Path, *where: str) -> list[float]:
+    """What the probe found in a training of two updates by the command line."""
+    call("record", "pocket", "--episodes", 4, "--out", out / "data")
+    model = [f"model.path={folder}", f"data.train={out / 'data'}", "model.max_new_tokens=8"]
     small = ["method.groups=2", "method.rollouts=2", "method.spread_of=none", "method.tries=1", "training.max_steps=2"]
     small += ["training.gradient_accumulation_steps=1", "training.steps_per_generation=1", "model.freeze_vision=false"]
     small += ["model.max_prompt_tokens=3000", "training.learning_rate=1e-3"]
-    where = ["rollout.engine=vllm-server", f"rollout.server={url}"]
-    call("train", "tiny_semi_online", *model, *small, *where, "--out", tmp_path / "run")
-    rows = json.loads((tmp_path / "run" / "checkpoint-2" / "trainer_state.json").read_text())["log_history"]
-    gaps = [row["vllm/probe_gap"] for row in rows if "vllm/probe_gap" in row]
-    assert len(gaps) == 2
-    assert max(gaps) < 1e-4
-    lines = (tmp_path / "run" / "rollouts.jsonl").read_text().splitlines()
+    call("train", "tiny_semi_online", *model, *small, *where, "--out", out / "run")
+    lines = (out / "run" / "rollouts.jsonl").read_text().splitlines()
     assert any(turn["token_ids"] for line in lines for turn in json.loads(line)["turns"])
+    rows = json.loads((out / "run" / "checkpoint-2" / "trainer_state.json").read_text())["log_history"]
+    found = [row["vllm/probe_gap"] for row in rows if "vllm/probe_gap" in row]
+    assert len(found) == 2
+    return found
