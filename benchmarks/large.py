@@ -90,13 +90,14 @@ def exactness(small: bool) -> dict[str, Any]:
 
     cuda = torch.cuda.is_available()
     sizes = {"model": None, "width": 128, "layers": 1} if small else {"model": MODELS["3b"], "layers": 4}
-    shape = argparse.Namespace(**sizes, device="cuda" if cuda else "cpu", checkpointing=False, dtype="bfloat16")
+    width = argparse.Namespace(**sizes, device="cuda" if cuda else "cpu", checkpointing=False, dtype="bfloat16")
     with tempfile.TemporaryDirectory() as scratch:
         encoder = load_encoder(build_tiny(Path(scratch), ["tap the button"], width=32, layers=1, vision_layers=1))
-    model = random_model(shape, encoder)
-    exact = random_model(argparse.Namespace(**vars(shape) | {"dtype": "float32"}), encoder)
+    model = random_model(width, encoder)
+    exact = random_model(argparse.Namespace(**vars(width) | {"dtype": "float32"}), encoder)
     exact.load_state_dict(model.state_dict())
-    turns = made_up(*((1, 4, 120, 40) if small else TREES["8k"]), model.config.get_text_config().vocab_size)
+    shape = (1, 4, 120, 40) if small else TREES["8k"]
+    turns = made_up(*shape, model.config.get_text_config().vocab_size, encoder.special_ids)
 
     def passed(side: Any) -> tuple[Any, Any]:
         logps = side.step()
