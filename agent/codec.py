@@ -40,8 +40,8 @@ _FAR = 1e9  # beyond any screen and any pause; larger numbers overflow once they
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A parsed turn. thought: content of the think block, None when there is no block or it is blank. raw: only of turns in our own
-    dialect, for rules that read them as loosely as UI-S1's public code."""
+    """A parsed turn. thought: content of the think block, None when there is no block or it is blank. raw: for match rules as loose
+    as UI-S1's public code; None in all dialects but our own."""
 
     thought: str | None
     action: Action

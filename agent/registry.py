@@ -196,7 +196,7 @@ def _split(name: str) -> tuple[Path, str]:
 def _read(path: Path) -> bytes:
     """Read once per process: what is recorded is then what was run."""
     if not path.is_file():
-        raise SetupError(f"there is no file {path} in the current folder, {Path.cwd()}; give the path from there")
+        raise SetupError(f"there is no file {path}; the current folder is {Path.cwd()}")
     try:
         return path.read_bytes()
     except OSError as error:

@@ -181,8 +181,8 @@ class Method(Section):
     `spread_of`. expert_thoughts: whether the experts' history, and SFT's targets, hold the recorded thoughts; the paper's
     offline RL has none. hindsight: off unless given. shown: the weight with which the expert's turn, where it has
     a thought, is trained on in the agent's own history (rl/rollout/shown.py). start: where rollouts along a recording begin: at its
-    first step, or each group at a step drawn at random, behind the expert's turns (with thoughts as expert_thoughts says). thought_store, answers: files for the patches off-policy and person. max_turns: RL also ends after
-    the update by which max_turns turns were sampled, counted on all processes and with dropped groups. shortest_path,
+    first step, or each group at a step drawn at random, behind the expert's turns (with thoughts as expert_thoughts says).
+    thought_store, answers: files for the patches off-policy and person. max_turns: RL also ends after the update by which max_turns turns were sampled, counted on all processes and with dropped groups. shortest_path,
     refusal, repetition, invalid: what an attempt's reward also depends on, in online RL (rl/credit/shaping.py). mix: the
     share of an update's groups that online RL takes along recordings.
 

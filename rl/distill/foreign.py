@@ -83,9 +83,9 @@ class ForeignTeacher(FrozenTeacher):
         said = torch.cat([row.ids[row.start :] for row in rows]).to(device)
         ours = _numbered([spans for _, spans, _ in read]).to(device)
         theirs = _numbered([spans for _, _, spans in read]).to(device)
-        return told_in_spans(
-            told, said, theirs, ours, [str(self.own.tokenizer.decode([token])) for token in told.tokens[:, 0].tolist()]
-        )
+        likely = told.tokens[:, 0].tolist()
+        words = {token: str(self.own.tokenizer.decode([token])) for token in set(likely)}
+        return told_in_spans(told, said, theirs, ours, [words[token] for token in likely])
 
 
 def _numbered(rows: Sequence[Sequence[int]]) -> Tensor:

@@ -124,9 +124,9 @@ class _Source:
 
     def _check_patience(self) -> None:
         """Raises SetupError where this process has nothing to do and nothing happens elsewhere."""
-        now = time.monotonic()
-        if self._under_way or self.board.settled() != self._waited[0]:
-            self._waited = (self.board.settled(), now)
+        now, settled = time.monotonic(), self.board.settled()
+        if self._under_way or settled != self._waited[0]:
+            self._waited = (settled, now)
         elif now - self._waited[1] > PATIENCE:
             raise SetupError(f"no process has finished a group for {PATIENCE:.0f} s; look at the logs of the others")
 

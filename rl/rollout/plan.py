@@ -57,9 +57,8 @@ class Plan:
     sampled for those still missing before the generation goes on with what it has. width: rollouts under way at once. order:
     visit -> number of its unit; None: passes, each in an order of its own. fill(unit, visit, group): the group with what
     the run kept of earlier ones. memories: what both of them know, fed with every generation. drive: runs the rollouts,
-    here or on a fleet. shown: see `Shown`. free: groups
-    go to processes as these get free, and are replaced at once; else each try is dealt and waited for. renewed(generation): the same units as they are in that generation, where they
-    change.
+    here or on a fleet. shown: see `Shown`. free: groups go to processes as these get free, and are replaced at once; else each try is
+    dealt and waited for. renewed(generation): the same units as they are in that generation, where they change.
     """
 
     units: Sequence[Unit]

@@ -2,7 +2,6 @@
 
 import itertools
 import random
-import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,6 +13,7 @@ from guiderail.rl.rollout.dispatch import Free, OwnLedger, needed
 from guiderail.rl.rollout.plan import Opened
 from guiderail.rl.rollout.processes import Processes
 from tests.rl.rollout.test_generation import Dice, collector, episodes, key, sampled
+from tests.rl.rollout.threads import Exchange, together
 
 __all__ = ["episodes"]
 
@@ -86,29 +86,18 @@ def test_two_processes_sample_what_one_does(episodes, brief, store):
     collect = collector(episodes, brief, alone, tries=9)
     for number in range(3):
         collect(Dice(brief, episodes, skill=0.97), number)
-    barrier, box, seen, busy = threading.Barrier(2), [None, None], [[], []], [0, 0]
+    exchange, seen, busy = Exchange(2), [[], []], [0, 0]
 
     def process(rank):
-        def gather(item):
-            box[rank] = item
-            barrier.wait(20)
-            everything = list(box)
-            barrier.wait(20)
-            return everything
-
         numbers = itertools.count()
-        processes = Processes(rank, 2, gather, lambda: StoreLedger(next(numbers)))
+        processes = Processes(rank, 2, exchange.of(rank), lambda: StoreLedger(next(numbers)))
         mine = collector(episodes, brief, seen[rank], processes, tries=9, free=True)
         for number in range(3):
             policy = Dice(brief, episodes, skill=0.97)
             mine(policy, number)
             busy[rank] += sum(policy.batches)
 
-    threads = [threading.Thread(target=process, args=(rank,)) for rank in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    together(process)
     assert [[group for made in one for group in made.groups] for one in seen] == [sampled(alone)] * 2
     assert sum(busy) == sum(len(rollout.turns) for group in sampled(alone) for rollout in group.rollouts)
     assert store.num_keys() <= 2 * 2 + 1, "old ledgers are removed"

@@ -1,7 +1,6 @@
 """Sampling groups: what is kept, bounded tries, independence of the number of processes, resumable state."""
 
 import random
-import threading
 import time
 from dataclasses import replace
 
@@ -26,6 +25,7 @@ from guiderail.rl.rollout.generation import Collector, episode_units, step_units
 from guiderail.rl.rollout.plan import Plan, Unit
 from guiderail.rl.rollout.processes import ALONE, Processes
 from guiderail.rl.runs.metrics import METRICS
+from tests.rl.rollout.threads import Exchange, together
 
 SAMPLING = Sampling(temperature=1.0, max_new_tokens=8)
 TALK = Dialogue(ORIGINAL_SIZE, BRIEF)
@@ -107,29 +107,13 @@ def test_later_tries_sample_only_what_is_missing(episodes, brief):
 
 def test_the_groups_do_not_depend_on_the_number_of_processes(episodes, brief):
     alone = [key(s) for s in collector(episodes, brief)(Dice(brief, episodes), 5)]
-    barrier, box = threading.Barrier(2), [None, None]
-
-    def exchange(rank):
-        def gather(item):
-            box[rank] = item
-            barrier.wait(5)
-            everything = list(box)
-            barrier.wait(5)
-            return everything
-
-        return gather
-
-    shares = [[], []]
+    exchange = Exchange(2)
 
     def process(rank):
-        one = collector(episodes, brief, processes=Processes(rank, 2, exchange(rank)))
-        shares[rank] = [key(s) for s in one(Dice(brief, episodes), 5)]
+        one = collector(episodes, brief, processes=Processes(rank, 2, exchange.of(rank)))
+        return [key(s) for s in one(Dice(brief, episodes), 5)]
 
-    threads = [threading.Thread(target=process, args=(rank,)) for rank in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
+    shares = together(process)
     assert set(shares[0] + shares[1]) == set(alone)
     assert len(shares[0]) + len(shares[1]) == len(alone)
     work = [sum(1 if index == 0 else 5 for _, _, index, *_ in share) for share in shares]
