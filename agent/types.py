@@ -345,7 +345,8 @@ class Verdict:
     readable: the answer holds an action of the vocabulary; under loose rules (`MatchRules.loose`), JSON. type_ok: the same
     kind of action. exact: everything agrees. why: one clause for people. judgeable: False where the public code of these
     rules raises an exception instead of judging: on this expert action (released SOP on answer, key and terminate), or on
-    this answer. Such a step counts as a mismatch.
+    this answer. Such a step counts as a mismatch. thought: 0 to 1, how much of the expert's thought is in the policy's and the
+    other way round (`envs.recordings.match.words_shared`); None where the expert has no thought.
     """
 
     readable: bool
@@ -353,6 +354,7 @@ class Verdict:
     exact: bool
     why: str
     judgeable: bool = True
+    thought: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

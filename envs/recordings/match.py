@@ -7,6 +7,8 @@ rules: the public UI-S1 code holds two matchers that disagree on 14 % of Android
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -166,8 +168,23 @@ def judge(step: Step, said: Action | Reply | UnreadableAction, rules: MatchRules
     """Compare what the policy said with the expert's action of `step`. Never raises.
 
     said: loose rules need the reply, not the action alone, to see how it was written. What agrees with an action that was
-    accepted beside the expert's is exact; all other verdicts are those of the expert's action.
+    accepted beside the expert's is exact; all other verdicts are those of the expert's action. The thoughts are compared where
+    both are known.
     """
+    verdict = _accepted(step, said, rules)
+    if step.thought is None or not isinstance(said, Reply | UnreadableAction):
+        return verdict
+    return replace(verdict, thought=words_shared(said.thought or "", step.thought))
+
+
+def words_shared(a: str, b: str) -> float:
+    """F1 of two texts as bags of words, in lower case and without punctuation (SQuAD's token F1, arXiv 1606.05250, which also
+    drops articles): 2 * common / (words of a + words of b), and 0 where one has no words."""
+    ours, theirs = (Counter(re.findall(r"\w+", text.lower())) for text in (a, b))
+    return 2 * (ours & theirs).total() / ((ours.total() + theirs.total()) or 1)
+
+
+def _accepted(step: Step, said: Action | Reply | UnreadableAction, rules: MatchRules) -> Verdict:
     verdict = _judge(step, said, rules)
     for one in () if verdict.exact else step.accepted:
         other = replace(step, action=one.action, boxes=one.boxes, scroll_label=None, exchanged=False, accepted=())

@@ -73,6 +73,15 @@ def _whole_where_noted(line: Line) -> tuple[float, float] | None:
     return _whole(line) if line.get("due") and line["noted"] == line["due"] else None
 
 
+def _ok_with_popups(line: Line) -> tuple[float, float] | None:
+    return _ok(line) if line.get("popups") else None
+
+
+def _claimed_falsely(line: Line) -> tuple[float, float] | None:
+    """Of the failures."""
+    return (float(line["claimed"]), 1.0) if line.get("claimed") is not None and line["ok"] == 0 else None
+
+
 def _part(top: str, bottom: str) -> Value:
     return lambda line: (float(line[top]), float(line[bottom])) if top in line else None
 
@@ -97,6 +106,10 @@ METRICS: dict[str, Metric] = {
     "SOP TSR where noted": Metric("sop", _whole_where_noted, True),
     "SOP TSR where noted, sampled": Metric("sop_sampled", _whole_where_noted, True),
     "informative, online": Metric("live", _part("told", "turns")),
+    "online, pop-ups": Metric("live", _ok_with_popups),
+    "online, pop-ups, sampled": Metric("live_sampled", _ok_with_popups),
+    "false claims": Metric("live", _claimed_falsely),
+    "false claims, sampled": Metric("live_sampled", _claimed_falsely),
 }
 
 

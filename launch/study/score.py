@@ -33,7 +33,7 @@ def examine(plan: Plan, exam: str, model: str, data: Path) -> Iterator[Line]:
 
     kind "sop": the first `matched` of `of` recorded steps agree with the expert. "steps": of `n` steps under the expert's
     history, `type` have the right kind of action and `exact` agree in full; of the `touch` steps that point, `hit` agree.
-    "live": ok is 1, 0, or null when the machine failed.
+    "live": ok is 1, 0, or null when the machine failed. popups: whether some come. claimed: the agent said that it was done.
     told: turns whose thought says something (`tells`). due: turns at which a careful expert notes what later screens will
     not show, such as a code; noted: those of them whose thought names all of it.
     """
@@ -113,6 +113,7 @@ def _live(plan: Plan, world: str, count: int, actor: agents.Agent, kind: str) ->
         Worker(session, actor.dialogue, actor.policy, sampling, 0, WIDTH).work(queue, queue.done)
     finally:
         session.close()
+    made = {name: task(*one, place.split, place.style, live=True).start() for name, one in drawn.items()}
     for name, (template, seed) in drawn.items():
         row, turns = rows[name], rows[name]["turns"]
         yield {
@@ -120,7 +121,9 @@ def _live(plan: Plan, world: str, count: int, actor: agents.Agent, kind: str) ->
             "world": world,
             "task": f"{template}-{seed}",
             "memory": int(_TEMPLATES[template].memory),
+            "popups": int(bool(made[name].popups)),
             "ok": None if (ok := success(row)) is None else int(ok),
+            "claimed": int(row["ended"] == "finished"),
             "turns": len(turns),
             "told": sum(tells(turn["thought"]) for turn in turns),
         }

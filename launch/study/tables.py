@@ -41,6 +41,7 @@ def markdown(plan: Plan, records: Path) -> str:
         _section("Differences, same seeds and tasks (points)", _differences(plan, found, "comparison")),
         _section("Memory: what the own thoughts carry", _rates(plan, comparison, _THOUGHTS)),
         _section("Never trained on", _worlds(plan, comparison)),
+        *([_section("Pop-ups and false claims", _rates(plan, comparison, _TROUBLE))] if _told(comparison) else []),
         _section("What it took (mean per checkpoint)", _costs(plan, found)),
     ]
     for part, head in _PARTS.items():
@@ -96,6 +97,12 @@ _THOUGHTS = {
     "informative thoughts, all live turns": METRICS["informative, online"],
     "informative thoughts, sampled": METRICS["informative, sampled"],
 }
+_TROUBLE = {
+    "online, tasks with pop-ups": METRICS["online, pop-ups"],
+    "the same, sampled": METRICS["online, pop-ups, sampled"],
+    "failures that the agent called done": METRICS["false claims"],
+    "these, sampled": METRICS["false claims, sampled"],
+}
 
 
 def _rates(plan: Plan, groups: dict[str, list[Checkpoint]], metrics: dict[str, Metric]) -> str:
@@ -107,6 +114,11 @@ def _rates(plan: Plan, groups: dict[str, list[Checkpoint]], metrics: dict[str, M
         for k, (arm, group) in enumerate(groups.items())
     ]
     return _table(["arm", "seeds", *shown], rows)
+
+
+def _told(groups: dict[str, list[Checkpoint]]) -> bool:
+    """Whether some record knows of pop-ups and claims; those of before do not."""
+    return any("claimed" in line for group in groups.values() for c in group for line in c.lines)
 
 
 def _worlds(plan: Plan, groups: dict[str, list[Checkpoint]]) -> str:

@@ -42,6 +42,7 @@ class Verdict(Strict):
     exact: bool
     why: str
     judgeable: bool = True
+    thought: float | None = None
 
 
 class Turn(Strict):

@@ -12,7 +12,7 @@ from guiderail.agent.registry import Registry, function_of, value_of
 from guiderail.agent.types import Completion, Prompt, Rollout, Turn
 from guiderail.rl.credit import gigpo, outcome, states, uis1
 from guiderail.rl.credit.samples import Credited, Signal
-from guiderail.rl.credit.uis1 import PAPER, RELEASED, CreditRules, Reward, RewardRules, Terms
+from guiderail.rl.credit.uis1 import PAPER, RELEASED, THOUGHTS, CreditRules, Reward, RewardRules, Terms
 
 Credit = Callable[[Sequence[Rollout], CreditRules], Credited]
 """The rollouts of one unit, crashed ones left out -> their samples, and whether the group is learned from."""
@@ -64,7 +64,7 @@ def _checked(name: str, group: Sequence[Rollout], credited: object) -> Credited:
     return credited
 
 
-REWARDS: Registry[Reward] = Registry("reward", "guiderail.rewards", {r.name: r for r in (PAPER, RELEASED)}, _reward)
+REWARDS: Registry[Reward] = Registry("reward", "guiderail.rewards", {r.name: r for r in (PAPER, RELEASED, THOUGHTS)}, _reward)
 
 CREDITS: Registry[Credit] = Registry(
     "credit",

@@ -33,6 +33,8 @@ class RewardRules:
     format: reward of a readable action behind a non-blank thought. gated: an answer out of format earns nothing else.
     Released code instead adds 0.1 f to 0.9 {1 exact, .5 right type, .1 readable, 0 where its matcher raises}, with no gate
     (method 4.1). Under loose match rules, such as uis1-released-training, readable means that the answer is JSON.
+    thought: our own addition, for agents that must note what they read: this much times the words that the thought shares with the
+    expert's (`envs.recordings.match.words_shared`).
     """
 
     name: str = "paper"
@@ -40,10 +42,12 @@ class RewardRules:
     readable: float = 0.0
     type: float = 0.4
     exact: float = 0.5
+    thought: float = 0.0
     gated: bool = True
 
 
 PAPER = RewardRules()
+THOUGHTS = RewardRules("thoughts", thought=0.5)
 RELEASED = RewardRules("released", format=0.1, readable=0.09, type=0.36, exact=0.45, gated=False)
 
 Terms = Sequence[tuple[str, float]]
@@ -122,7 +126,7 @@ def reward_terms(turn: Turn, rules: Reward = PAPER) -> Terms:
     terms += [("readable", rules.readable)] if verdict.judgeable else []
     terms += [("type", rules.type)] if verdict.type_ok or verdict.exact else []
     terms += [("exact", rules.exact)] if verdict.exact else []
-    return terms
+    return [*terms, ("thought", rules.thought * verdict.thought)] if rules.thought and verdict.thought else terms
 
 
 # ------------------------------------------------------------------------------------------------------- return (eq. 9)

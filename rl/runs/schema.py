@@ -29,6 +29,7 @@ class _Verdict(TypedDict):
     exact: bool
     why: str
     judgeable: NotRequired[bool]
+    thought: NotRequired[float | None]
 
 
 @with_config(_CLOSED)

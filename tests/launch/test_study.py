@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -81,12 +82,13 @@ def spent(study, monkeypatch):
     return done
 
 
-def leave(records, arm, seed, live=(1, 0, 1), matched=(4, 2, 0), wall=60.0, gamma=0.5):
+def leave(records, arm, seed, live=(1, 0, 1), matched=(4, 2, 0), wall=60.0, gamma=0.5, known=()):
     """A record with these live outcomes and SOP progress of 4-step episodes; every other task is a memory task."""
     lines = [
         {"kind": "live", "world": "test", "task": f"t{k}", "memory": k % 2, "ok": ok, "turns": 5, "told": 2}
         for k, ok in enumerate(live)
     ]
+    lines = [line | more for line, more in zip_longest(lines, known, fillvalue={})]
     lines += [
         {"kind": "sop", "world": "test", "task": f"t{k}", "memory": k % 2, "of": 4, "matched": s, "turns": 4}
         | {"told": 2, "due": 2, "noted": 1}
@@ -394,6 +396,7 @@ def test_an_agent_that_knows_nothing_sits_the_exam(recording, plan_path, monkeyp
         ("live_sampled", "test"): 2,
     }
     assert all(line["ok"] == 0 for line in lines if line["kind"] == "live")
+    assert all({line["popups"], line["claimed"]} <= {0, 1} for line in lines if line["kind"].startswith("live"))
     sop, live = ({line["task"] for line in lines if line["kind"] == kind} for kind in ("sop", "live"))
     assert len(sop & live) == 3, "live tasks are the recorded ones, disturbed"
 
@@ -425,6 +428,16 @@ def records(study):
     leave(study.records, "gamma_0", 0, (1, 0), (4, 2))
     leave(study.records, "stray", 0, (0, 0, 1), (1, 0, 4))
     return study.records
+
+
+def test_pop_ups_and_false_claims_have_a_table_where_records_know_them(study):
+    leave(study.records, "base", 0)
+    assert "Pop-ups" not in markdown(study.plan, study.records)
+    known = [{"popups": 1, "claimed": 1}, {"popups": 1, "claimed": 1}, {"popups": 0, "claimed": 0}, {}]
+    leave(study.records, "sft", 0, (1, 0, 0, None), known=known)
+    section = markdown(study.plan, study.records).split("### Pop-ups")[1].split("###")[0]
+    row = next(line for line in section.splitlines() if line.startswith("| SFT"))
+    assert row.count("| 50.0 [") == 2
 
 
 def test_the_tables_hold_the_records_numbers(study, records):

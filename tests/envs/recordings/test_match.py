@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guiderail.agent.codec import Reply
 from guiderail.agent.errors import UnreadableAction
 from guiderail.agent.types import (
     BUTTONS,
@@ -32,7 +33,7 @@ from guiderail.agent.types import (
     Verdict,
     Wait,
 )
-from guiderail.envs.recordings.match import GUIDERAIL, RULES, MatchRules, judge
+from guiderail.envs.recordings.match import GUIDERAIL, RULES, MatchRules, judge, words_shared
 
 OURS, PAPER = "guiderail", "uis1-paper"
 TRAIN, VALIDATION = "uis1-released-training", "uis1-released-validation"
@@ -268,3 +269,27 @@ def test_accepting_more_turns_no_exact_verdict_into_another_and_nothing_accepted
 ) -> None:
     plain, wider = judge(at, said), judge(dataclasses.replace(at, accepted=more), said)
     assert wider == plain or (wider.exact and not plain.exact and bool(more))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ("code is lion", "Code is lion.", 1.0),
+        ("code is lion tap New", "tap New", 4 / 7),
+        ("milk milk", "milk", 2 / 3),
+        ("next", "go on", 0.0),
+        ("", "go on", 0.0),
+        ("", "", 0.0),
+    ],
+)
+def test_words_that_two_thoughts_share(a: str, b: str, expected: float) -> None:
+    assert words_shared(a, b) == words_shared(b, a) == pytest.approx(expected)
+
+
+def test_a_verdict_compares_thoughts_only_where_both_are_known() -> None:
+    told, silent = dataclasses.replace(step(Wait()), thought="code is lion"), step(Wait())
+    assert judge(told, Reply("the code is lion", Wait())).thought == pytest.approx(6 / 7)
+    assert judge(told, Reply(None, Click(AT))).thought == 0.0
+    assert judge(told, UnreadableAction("no action", "code is lion")).thought == 1.0
+    assert judge(told, Wait()).thought is None
+    assert judge(silent, Reply("code is lion", Wait())).thought is None

@@ -10,6 +10,7 @@ from guiderail.agent.types import Completion, Message, Picture, Prompt, Rollout,
 from guiderail.rl.credit.uis1 import (
     PAPER,
     RELEASED,
+    THOUGHTS,
     CreditRules,
     credit,
     episode_advantages,
@@ -49,6 +50,16 @@ def test_step_reward_table(verdict, thought, paper, released):
     assert step_reward(turn(verdict, thought), RELEASED) == pytest.approx(released)
     terms = reward_terms(turn(verdict, thought), PAPER)
     assert sum(value for _, value in terms) == pytest.approx(paper)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "shared", "expected"),
+    [(EXACT, 1.0, 1.5), (EXACT, 0.5, 1.25), (EXACT, None, 1.0), (MISS, 0.5, 0.35), (UNREADABLE, 1.0, 0.0)],
+)
+def test_thoughts_may_earn_something_too(verdict, shared, expected):
+    said = turn(replace(verdict, thought=shared))
+    assert step_reward(said, THOUGHTS) == pytest.approx(expected)
+    assert step_reward(said, PAPER) == step_reward(turn(verdict), PAPER)
 
 
 R, MATCH = (1, 1, 0.55, 1, 1), (True, True, False, True, True)
