@@ -143,7 +143,7 @@ def test_every_arm_of_the_online_plan_samples_as_many_turns():
             arguments = as_arguments({"model.path": "start", "data.train": "data"} | overrides(plan, stage))
             turns += load_config(CONFIGS / recipe.config, arguments).method.max_turns
             stage = source(plan, stage)
-        assert turns == {"sft": 0, "half": 39000}.get(job.arm, 78000)
+        assert turns == {"sft": 0, "half": 12000}.get(job.arm, 24000)
 
 
 def test_the_plan_about_teachers_trains_what_it_says():
