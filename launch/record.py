@@ -49,6 +49,9 @@ def pocket(
         float,
         typer.Option(help="share of episodes that start as live tasks do: another app open, pop-ups, changed switches"),
     ] = 0.5,
+    informative: Annotated[
+        float, typer.Option(help="share of steps whose thought says what was done or read; the others are vague")
+    ] = 0.5,
     by_hand: ByHand = False,
     as_json: Json = False,
 ) -> None:
@@ -60,7 +63,7 @@ def pocket(
 
     screen = pocket_screen(style, size)
     with going_on(out):
-        card = record(out, episodes, seed, split=split, size=screen, style=style, disturbed=disturbed)
+        card = record(out, episodes, seed, split, screen, style, disturbed, informative)
     show.result(card, as_json, show.pairs("recorded", card))
     _then(out)
 

@@ -43,8 +43,9 @@ def record(
     The folder appears at once and complete (agent/disk.py). Raises SetupError when `out` already holds something or is
     being written.
     """
-    if episodes < 1 or not 0 <= disturbed <= 1:
-        raise SetupError(f"episodes {episodes}, disturbed {disturbed}: expected at least 1 and a share from 0 to 1")
+    if episodes < 1 or not 0 <= disturbed <= 1 or not 0 <= informative <= 1:
+        got = f"episodes {episodes}, disturbed {disturbed}, informative {informative}"
+        raise SetupError(f"{got}: expected at least 1 and shares from 0 to 1")
     size = size or size_of_style(style)
     with new_folder(out) as partial:
         shelf = _Shelf(partial / "images")

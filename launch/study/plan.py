@@ -19,11 +19,13 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 class World(Section):
-    """Simulated phones to draw tasks from. Recordings and live tasks are the same draws; live ones are disturbed."""
+    """Simulated phones to draw tasks from. Recordings and live tasks are the same draws; live ones are disturbed.
+    informative: share of recorded steps whose thought says what was done or read."""
 
     split: str
     seed: int
     style: str = "easy"
+    informative: float = Field(default=0.5, ge=0, le=1)
 
 
 class Exam(Section):
@@ -45,11 +47,12 @@ class Recipe(Section):
     """A training config and `section.key: value` overrides. minutes: as in `Exam`.
 
     own: KEY=VALUE words for `record attempts pocket`: the arm trains on the successes that its start has in these attempts,
-    sampled with the job's seed, in place of the experts' recordings.
+    sampled with the job's seed, in place of the experts' recordings. recordings: the world that these are of.
     """
 
     config: str
     own: str = ""
+    recordings: str = "train"
     set: dict[str, Any] = Field(default_factory=dict)
     minutes: float
 
@@ -103,6 +106,11 @@ class Plan(Section):
                 raise ValueError(f"arm {name}: its recipe sets no training.max_steps")
             if arm.after and not (self.arms[arm.after].recipe or self.arms[arm.after].model):
                 raise ValueError(f"arm {name}: {arm.after} trains nothing to start from")
+        for key, recipe in self.recipes.items():
+            if recipe.recordings not in self.worlds:
+                raise ValueError(
+                    f"recipe {key}: unknown world {recipe.recordings!r}{nearest(recipe.recordings, self.worlds)}"
+                )
         for key, exam in self.exams.items():
             for world in (*exam.live, *exam.sop, *exam.steps, *exam.live_sampled, *exam.sop_sampled, "train"):
                 if world not in self.worlds:
@@ -112,7 +120,7 @@ class Plan(Section):
     def recorded(self, world: str) -> int:
         """The number of episodes to record of this world: as many as training or the longest exam needs."""
         wanted = [part.get(world, 0) for e in self.exams.values() for part in (e.sop, e.steps, e.sop_sampled)]
-        return self.episodes if world == "train" else max(wanted)
+        return self.episodes if world in {"train", *(r.recordings for r in self.recipes.values())} else max(wanted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,15 @@ def prepare(study: Study) -> None:
         folder, episodes = study.out / "data" / name, study.plan.recorded(name)
         if episodes and not (folder / "episodes.jsonl").is_file():
             folder.parent.mkdir(parents=True, exist_ok=True)
-            record(folder, episodes, world.seed, world.split, study.plan.size, world.style)
+            record(
+                folder,
+                episodes,
+                world.seed,
+                world.split,
+                study.plan.size,
+                world.style,
+                informative=world.informative,
+            )
 
 
 def claim_folders(study: Study) -> None:
@@ -210,11 +218,8 @@ def _do(study: Study, job: Job, lock: int) -> None:
 def _train(study: Study, job: Job, lock: int) -> None:
     """`guiderail train`, and before it the recording of own attempts where the recipe asks for it; its cost goes to cost.json."""
     plan, folder = study.plan, study.out / job.name
-    recipe, start, data = (
-        plan.recipes[plan.arms[job.arm].recipe],
-        study.model(source(plan, job)),
-        study.out / "data/train",
-    )
+    recipe, start = plan.recipes[plan.arms[job.arm].recipe], study.model(source(plan, job))
+    data = study.out / "data" / recipe.recordings
     shutil.rmtree(folder / "train", ignore_errors=True)
     spent: dict[str, float] = {}
     if recipe.own:

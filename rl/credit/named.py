@@ -64,7 +64,9 @@ def _checked(name: str, group: Sequence[Rollout], credited: object) -> Credited:
     return credited
 
 
-REWARDS: Registry[Reward] = Registry("reward", "guiderail.rewards", {r.name: r for r in (PAPER, RELEASED, THOUGHTS)}, _reward)
+REWARDS: Registry[Reward] = Registry(
+    "reward", "guiderail.rewards", {r.name: r for r in (PAPER, RELEASED, THOUGHTS)}, _reward
+)
 
 CREDITS: Registry[Credit] = Registry(
     "credit",

@@ -181,6 +181,7 @@ def test_a_shared_start_serves_every_seed(plan_path):
         ("after: sft, against: [sft]", "after: base", "base trains nothing"),
         ("live: {test: 2}", "live: {tset: 2}", "did you mean 'test'"),
         ("seeds: [0, 1]", "seed: [0, 1]", "Extra inputs"),
+        ("recipes:\n  sft: {", "recipes:\n  sft: {recordings: tran, ", "did you mean 'train'"),
         ("set: {training.max_steps: 3}, ", "", "its recipe sets no training.max_steps"),
     ],
 )
@@ -204,6 +205,21 @@ def test_a_finished_model_is_scored_and_started_from_as_it_is(plan_path, study, 
         "train semi_1-1",
         "score semi_1-1",
     ]
+
+
+def test_an_arm_can_walk_recordings_of_other_experts(plan_path, study, monkeypatch):
+    text = PLAN.replace(
+        "{split: train, seed: 0}", "{split: train, seed: 0}, told: {split: train, seed: 0, informative: 1}"
+    )
+    plan_path.write_text(text.replace("semi: {", "semi: {recordings: told, "))
+    given, asked = replace(study, plan=load_plan(plan_path)), []
+    monkeypatch.setattr(running, "_spend", lambda _, arguments, log, lock: asked.append(arguments) or {})
+    for job in (Job("sft", 0), Job("semi_1", 0)):
+        (given.out / job.name).mkdir(parents=True)
+        running._train(given, job, 0)
+    for name, said in zip(("train", "told"), asked, strict=True):
+        assert f'data.train="{given.out / "data" / name}"' in said
+    assert given.plan.recorded("told") == given.plan.recorded("train") == 4
 
 
 def test_an_arm_can_train_on_what_its_start_succeeds_in(plan_path, study, monkeypatch):

@@ -136,6 +136,8 @@ def test_bad_arguments(tmp_path):
         record(tmp_path / "x", 0)
     with pytest.raises(SetupError, match="share"):
         record(tmp_path / "x", 1, disturbed=2)
+    with pytest.raises(SetupError, match="informative -1"):
+        record(tmp_path / "x", 1, informative=-1)
     assert not list(tmp_path.iterdir())
 
 
