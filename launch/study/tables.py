@@ -79,6 +79,7 @@ _PARTS = {
     "told": "Where recordings hold the experts' thoughts",
     "hindsight": "Hindsight",
     "long": "The strongest arm in an hour of one core",
+    "notes": "Thoughts rewarded",
     "additions": "Parts of online RL",
     "ablations": "Ablations",
 }
