@@ -80,6 +80,7 @@ _PARTS = {
     "hindsight": "Hindsight",
     "long": "The strongest arm in an hour of one core",
     "notes": "Thoughts rewarded",
+    "hour": "An hour of one core",
     "additions": "Parts of online RL",
     "ablations": "Ablations",
 }
