@@ -32,6 +32,7 @@ from guiderail.launch.hub.model_card import model_card, trained
 from guiderail.launch.plan import ahead
 from guiderail.launch.screens import other_screens, sizes_of
 from guiderail.launch.teachers import recorded_turns, teacher_of
+from guiderail.patch.off_policy import load_thoughts, with_thoughts
 from guiderail.rl.config import Config, updates_of
 from guiderail.rl.live.fleet import Fleet
 from guiderail.rl.live.journal import keep_screenshots
@@ -40,7 +41,7 @@ from guiderail.rl.live.pictures import ByReference
 from guiderail.rl.live.site import SiteSpec
 from guiderail.rl.rollout.difficulty import Difficulty
 from guiderail.rl.rollout.from_config import Live, live_plan, recorded_plan
-from guiderail.rl.rollout.generation import Collector, thoughts_of, units_of
+from guiderail.rl.rollout.generation import Collector, units_of
 from guiderail.rl.rollout.mix import MixedCollector
 from guiderail.rl.rollout.plan import Generation, Plan
 from guiderail.rl.rollout.worlds import world_of
@@ -182,6 +183,8 @@ def set_up(config: Config) -> TrainingSetup:
     data = None
     if given is not None:
         data = parts.dataset(given.train, None, given.swipes, given.skip_bad, given.limit)
+        if (store := config.method.thought_store) is not None:
+            data = replace(data, episodes=with_thoughts(data.episodes, load_thoughts(Path(store))))
     base, adapter = _base(config)
     encoder = load_encoder(
         adapter or base,
@@ -246,9 +249,8 @@ def expert_turns(method: Method, episodes: Sequence[Episode], dialogue: Dialogue
     rows = [expert_turn(episode, t, dialogue, method.expert_thoughts) for episode, t in steps]
     if (seen := method.hindsight) is None:
         return rows
-    thoughts = thoughts_of(method) or {}
     more = [
-        (with_hindsight(prompt, episode, t, dialogue, seen, thoughts), said)
+        (with_hindsight(prompt, episode, t, dialogue, seen), said)
         for (prompt, said), (episode, t) in zip(rows, steps, strict=True)
     ]
     return rows + [(prompt, said) for prompt, said in more if prompt is not None]
@@ -365,7 +367,6 @@ def _hindsight(setup: TrainingSetup, log: RunLog | None) -> HindsightTeacher | N
         setup.encoder,
         parts.rules(method.rules),
         setup.config.model.max_new_tokens,
-        thoughts_of(method),
         None if log is None else lambda line: log.line(line, LESSONS),
     )
 

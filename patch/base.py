@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from guiderail.agent.errors import SetupError
 from guiderail.agent.registry import Registry, function_of
 from guiderail.agent.types import Action, Episode, Patch, Repair, Turn
-from guiderail.patch.off_policy import Thoughts, off_policy
+from guiderail.patch.off_policy import off_policy
 from guiderail.patch.on_policy import on_policy
 from guiderail.patch.person import Answered, person
 
@@ -37,8 +37,8 @@ def budget(limit: int | None, patch: Patch) -> Patch:
 
 # ----------------------------------------------------------------------------------------------------------- by name
 
-Maker = Callable[[Callable[[str], str], Thoughts | None, Sequence[Answered] | None], Patch | None]
-"""(the dialect's thought-writing prompt, a thought store, a person's answers) -> a patch without budget; None for no
+Maker = Callable[[Callable[[str], str], Sequence[Answered] | None], Patch | None]
+"""(the dialect's thought-writing prompt, a person's answers) -> a patch without budget; None for no
 repairs."""
 
 
@@ -55,7 +55,7 @@ def _accept(name: str, found: object) -> Maker:
             f"the patch {name} at {where}: got {str(made)[:80]!r}, expected a Repair with an action, or None"
         )
 
-    return lambda integrate, thoughts, answers: repair
+    return lambda integrate, answers: repair
 
 
 def _person(answers: Sequence[Answered] | None) -> Patch:
@@ -68,12 +68,12 @@ PATCHES: Registry[Maker] = Registry(
     "patch",
     "guiderail.patches",
     {
-        "none": lambda integrate, thoughts, answers: None,
-        "thought-free": lambda integrate, thoughts, answers: thought_free(),
-        "thought-free-released": lambda integrate, thoughts, answers: thought_free(thought=""),
-        "off-policy": lambda integrate, thoughts, answers: off_policy(thoughts),
-        "on-policy": lambda integrate, thoughts, answers: on_policy(integrate),
-        "person": lambda integrate, thoughts, answers: _person(answers),
+        "none": lambda integrate, answers: None,
+        "thought-free": lambda integrate, answers: thought_free(),
+        "thought-free-released": lambda integrate, answers: thought_free(thought=""),
+        "off-policy": lambda integrate, answers: off_policy(),
+        "on-policy": lambda integrate, answers: on_policy(integrate),
+        "person": lambda integrate, answers: _person(answers),
     },
     _accept,
 )
@@ -83,10 +83,9 @@ def build(
     name: str,
     limit: int | None,
     integrate: Callable[[str], str],
-    thoughts: Thoughts | None = None,
     answers: Sequence[Answered] | None = None,
 ) -> Patch | None:
-    """A patch by name with its budget. `integrate` is the dialect's thought-writing prompt (on-policy only); `thoughts`
-    a thought store for off-policy, see `patch.off_policy`; `answers` a person's, see `patch.person`. Raises SetupError."""
-    chosen = PATCHES.find(name)(integrate, thoughts, answers)
+    """A patch by name with its budget. `integrate` is the dialect's thought-writing prompt (on-policy only);
+    `answers` a person's, see `patch.person`. Raises SetupError."""
+    chosen = PATCHES.find(name)(integrate, answers)
     return None if chosen is None or limit == 0 else budget(limit, chosen)

@@ -1,13 +1,14 @@
 """Off-policy thought patch: the expert's action with a thought that was written beforehand (UI-S1 section 3.2).
 
-The thought comes from a thought store, a JSONL file of {"episode_id", "step", "thought"} that any auxiliary model wrote, else
-from the recording itself.
+The thought is the recording's. A thought store, a JSONL file of {"episode_id", "step", "thought"} that any auxiliary model wrote,
+takes the place of what the recording says.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from guiderail.agent.errors import DataError
@@ -16,21 +17,29 @@ from guiderail.agent.types import Episode, Patch, Repair, Turn
 Thoughts = Mapping[tuple[str, int], str]
 
 
-def off_policy(store: Thoughts | None = None) -> Patch:
-    """store: (episode id, step) -> thought. Where neither the store nor the recording has a thought the patch raises
-    DataError, because a silent fallback would be another strategy."""
+def off_policy() -> Patch:
+    """Where the recording has no thought the patch raises DataError, because a silent fallback would be another strategy."""
 
     def repair(episode: Episode, turn: Turn) -> Repair:
         step = episode.steps[turn.index]
-        thought = (store or {}).get((episode.id, turn.index), step.thought)
-        if thought is None:
+        if step.thought is None:
             raise DataError(
                 f"{episode.source} step {turn.index}",
                 "the off-policy patch needs a thought, and neither the thought store nor the recording has one",
             )
-        return Repair(step.action, "off-policy", thought)
+        return Repair(step.action, "off-policy", step.thought)
 
     return repair
+
+
+def with_thoughts(episodes: Sequence[Episode], store: Thoughts) -> tuple[Episode, ...]:
+    """The episodes with the store's thoughts; steps that it does not name keep theirs."""
+
+    def told(episode: Episode) -> Episode:
+        steps = (replace(s, thought=store.get((episode.id, t), s.thought)) for t, s in enumerate(episode.steps))
+        return replace(episode, steps=tuple(steps))
+
+    return tuple(map(told, episodes))
 
 
 def load_thoughts(path: Path) -> dict[tuple[str, int], str]:

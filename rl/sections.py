@@ -154,8 +154,7 @@ class Hindsight(Section):
     weight: of the term beside the policy's loss. beta, top: of its divergence and of the teacher's tokens
     (rl/train/divergence.py). Which turns are taught: mismatches, those that disagree with the expert; below, those whose
     return is lower (null: any); recovers, those at which the teacher's most likely answer agrees with the expert under
-    `method.rules`. What the teacher sees: screen, the next screenshot; thoughts, the expert's thought of this step, from
-    `method.thought_store` or else the recording.
+    `method.rules`. What the teacher sees: screen, the next screenshot; thoughts, the expert's thought of this step.
     """
 
     weight: float = Field(default=0.1, ge=0)
@@ -182,9 +181,10 @@ class Method(Section):
     offline RL has none. hindsight: off unless given. shown: the weight with which the expert's turn, where it has
     a thought, is trained on in the agent's own history (rl/rollout/shown.py). start: where rollouts along a recording begin: at its
     first step, or each group at a step drawn at random, behind the expert's turns (with thoughts as expert_thoughts says).
-    thought_store, answers: files for the patches off-policy and person. max_turns: RL also ends after the update by which max_turns turns were sampled, counted on all processes and with dropped groups. shortest_path,
-    refusal, repetition, invalid: what an attempt's reward also depends on, in online RL (rl/credit/shaping.py). mix: the
-    share of an update's groups that online RL takes along recordings.
+    thought_store: a file of thoughts that take the place of the recorded ones. answers: a file for the patch person. max_turns: RL
+    also ends after the update by which max_turns turns were sampled, counted on all processes and with dropped groups.
+    shortest_path, refusal, repetition, invalid: what an attempt's reward also depends on, in online RL (rl/credit/shaping.py).
+    mix: the share of an update's groups that online RL takes along recordings.
 
     algorithm distill: semi-online walks, or live attempts where there is a section `world`, without an advantage of their own
     and without a filter: what is learned comes from the section `teacher`. patch_budget falling: as many repairs as the longest

@@ -16,7 +16,7 @@ from guiderail.rl.credit.named import credit_named
 from guiderail.rl.rollout.curriculum import Curriculum
 from guiderail.rl.rollout.difficulty import Difficulty
 from guiderail.rl.rollout.drive import Asking, Drive, drive
-from guiderail.rl.rollout.generation import thoughts_of, units_of
+from guiderail.rl.rollout.generation import units_of
 from guiderail.rl.rollout.live import Order, live_units
 from guiderail.rl.rollout.mix import share_of
 from guiderail.rl.rollout.plan import Memory, Plan, Shown, Tokens, Unit
@@ -56,7 +56,7 @@ def recorded_plan(
     plan = _plan(config, units(0), credit, groups, seed)
     renewed = lru_cache(1)(units) if method.patch_budget == "falling" else None
     if method.shown and tokens is not None:
-        plan = replace(plan, shown=Shown(method.shown, tokens, told(episodes, dialogue, thoughts_of(method) or {})))
+        plan = replace(plan, shown=Shown(method.shown, tokens, told(episodes, dialogue)))
     return replace(plan, difficulty=difficulty, renewed=renewed)
 
 

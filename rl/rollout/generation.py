@@ -25,7 +25,6 @@ from guiderail.agent.types import Episode, Patch, Rollout
 from guiderail.envs.recordings.match import ALL_RULES
 from guiderail.envs.recordings.replay import step_walk, walk
 from guiderail.patch.base import build
-from guiderail.patch.off_policy import Thoughts, load_thoughts
 from guiderail.patch.person import load_answers
 from guiderail.rl.credit.samples import Signal, StepSample
 from guiderail.rl.rollout.difficulty import Weighed
@@ -201,15 +200,10 @@ def step_units(episodes: Sequence[Episode], start: Callable[[Episode, int, int],
 
 
 def patch_of(method: Method, dialogue: Dialogue, name: str, limit: int | None) -> Patch | None:
-    """The patch `name` with a budget of `limit` repairs per rollout (None: no limit); its thoughts and a person's answers
-    are the method's."""
+    """The patch `name` with a budget of `limit` repairs per rollout (None: no limit); a person's answers are the
+    method's."""
     answers = load_answers(Path(method.answers)) if method.answers else None
-    return build(name, limit, dialogue.dialect.integrate, thoughts_of(method), answers)
-
-
-def thoughts_of(method: Method) -> Thoughts | None:
-    """What the method's thought store holds; None without one."""
-    return load_thoughts(Path(method.thought_store)) if method.thought_store else None
+    return build(name, limit, dialogue.dialect.integrate, answers)
 
 
 # --------------------------------------------------------------------------------------------------------------- choose

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 
 from guiderail.agent.dialogue import Dialogue
 from guiderail.agent.types import Completion, Episode, Prompt, Rollout, Turn
-from guiderail.patch.off_policy import Thoughts
 from guiderail.rl.credit.samples import StepSample
 from guiderail.rl.rollout.plan import Shown
 
@@ -33,17 +32,16 @@ def shown_samples(group: Sequence[Rollout], shown: Shown) -> tuple[StepSample, .
     return tuple(_sample(rollout, turn, text, shown) for rollout, turn, text in said if text)
 
 
-def told(episodes: Sequence[Episode], dialogue: Dialogue, thoughts: Thoughts) -> Callable[[str, int], str]:
-    """`Shown.expert` of these recordings: the expert's turns that have a thought, in `thoughts` or else as recorded. The dialect's
-    words for an action without a thought would teach the agent not to think."""
+def told(episodes: Sequence[Episode], dialogue: Dialogue) -> Callable[[str, int], str]:
+    """`Shown.expert` of these recordings: the expert's turns that have a thought. The dialect's words for an action without one
+    would teach the agent not to think."""
     steps = {episode.id: episode.steps for episode in episodes}
 
     def expert(unit: str, index: int) -> str:
         step = steps[unit][index]
-        thought = thoughts.get((unit, index), step.thought)
-        if thought is None or not dialogue.dialect.says(step.action):
+        if step.thought is None or not dialogue.dialect.says(step.action):
             return ""
-        return dialogue.say(thought, step.action, step.screenshot)
+        return dialogue.say(step.thought, step.action, step.screenshot)
 
     return expert
 

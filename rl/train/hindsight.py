@@ -19,7 +19,6 @@ from guiderail.agent.policy import Policy, Request, Sampling
 from guiderail.agent.types import Completion, Episode, Picture, Prompt
 from guiderail.envs.recordings.match import MatchRules
 from guiderail.envs.recordings.replay import read_turn, with_draft
-from guiderail.patch.off_policy import Thoughts
 from guiderail.rl.credit.samples import StepSample
 from guiderail.rl.sections import Hindsight
 from guiderail.rl.train.divergence import Teacher, Told
@@ -30,23 +29,20 @@ THOUGHT = "\nThe right action is taken for this reason: "
 
 
 def with_hindsight(
-    prompt: Prompt, episode: Episode, index: int, dialogue: Dialogue, settings: Hindsight, thoughts: Thoughts
+    prompt: Prompt, episode: Episode, index: int, dialogue: Dialogue, settings: Hindsight
 ) -> Prompt | None:
-    """The prompt of a step with what came next behind the current screen; None where the recording holds nothing more.
-    thoughts: before those of the recording."""
+    """The prompt of a step with what came next behind the current screen; None where the recording holds nothing more."""
     parts: list[str | Picture] = []
     if settings.screen and index + 1 < len(episode.steps):
         parts += [SCREEN, dialogue.vision.picture(episode.steps[index + 1].screenshot)]
-    if settings.thoughts:
-        thought = thoughts.get((episode.id, index), episode.steps[index].thought)
-        parts += [] if thought is None else [THOUGHT + thought]
+    if settings.thoughts and (thought := episode.steps[index].thought) is not None:
+        parts += [THOUGHT + thought]
     last = prompt.messages[-1]
     return Prompt((*prompt.messages[:-1], replace(last, parts=(*last.parts, *parts)))) if parts else None
 
 
 class HindsightTeacher(Teacher):
-    """episodes: the recordings. thoughts: (episode id, step) -> thought, before those of the recordings. tokens: the longest
-    answer. record: see `Teacher`."""
+    """episodes: the recordings. tokens: the longest answer. record: see `Teacher`."""
 
     def __init__(
         self,
@@ -56,13 +52,12 @@ class HindsightTeacher(Teacher):
         encoder: Encoder,
         rules: MatchRules,
         tokens: int,
-        thoughts: Thoughts | None = None,
         record: Callable[[Mapping[str, Any]], None] | None = None,
     ):
         self.settings, self.weight, self.beta = settings, settings.weight, settings.beta
         self.episodes = {episode.id: episode for episode in episodes}
         self.dialogue, self.encoder, self.rules = dialogue, encoder, rules
-        self.sampling, self.thoughts = Sampling(0.0, tokens), thoughts or {}
+        self.sampling = Sampling(0.0, tokens)
         self.counts, self.record = {}, record
         self._answers: dict[int, str] = {}  # by id() of the sample
 
@@ -99,7 +94,7 @@ class HindsightTeacher(Teacher):
     def shown(self, sample: StepSample) -> Prompt | None:
         """The teacher's prompt; None where the recording holds nothing more, or the prompt would be too long."""
         episode = self.episodes[sample.unit]
-        prompt = with_hindsight(sample.prompt, episode, sample.index, self.dialogue, self.settings, self.thoughts)
+        prompt = with_hindsight(sample.prompt, episode, sample.index, self.dialogue, self.settings)
         try:
             if prompt is not None:
                 self.encoder.prompt(prompt)

@@ -137,7 +137,9 @@ def test_every_arm_of_the_online_plan_samples_as_many_turns():
     plan = load_plan(plan_file(Path("online")))
     assert len(plan.seeds) >= 3
     for job in jobs(plan):
-        if job.arm == "own" or plan.arms[job.arm].part == "hour":  # makes attempts before it trains; is as long as it may be
+        if (
+            job.arm == "own" or plan.arms[job.arm].part == "hour"
+        ):  # makes attempts before it trains; is as long as it may be
             continue
         turns, stage = 0, job
         while stage is not None and plan.arms[stage.arm].recipe:

@@ -12,9 +12,13 @@ pytest.importorskip("openai")
 
 from guiderail.agent.errors import SetupError
 from guiderail.agent.types import Completion, Prompt, Turn
+from guiderail.envs.pocket.record import record
 from guiderail.envs.recordings.episodes import load_episodes
 from guiderail.launch.cli import app
-from guiderail.patch.off_policy import load_thoughts, off_policy
+from guiderail.launch.study.plan import CONFIGS
+from guiderail.launch.train import set_up
+from guiderail.patch.off_policy import load_thoughts, off_policy, with_thoughts
+from guiderail.rl.config import load_config
 from tests.agent.served.test_openai import Server, said, server
 
 __all__ = ["server"]
@@ -67,7 +71,7 @@ def test_the_cost_is_told_then_a_store_is_filled_and_gone_on_with(
     assert len(server.bodies) == asked + rest["to_ask"]
 
     turn = Turn(0, Prompt(()), Completion(""), None, None)
-    assert off_policy(load_thoughts(store))(episodes[0], turn).thought == "I tap it"  # type: ignore[union-attr]
+    assert off_policy()(with_thoughts(episodes, load_thoughts(store))[0], turn).thought == "I tap it"  # type: ignore[union-attr]
 
 
 def test_refused_thoughts_are_counted_and_nothing_written_is_an_ending_of_its_own(
@@ -127,3 +131,14 @@ def test_thoughts_of_similar_steps_are_shown_and_their_effect_is_told(
         result = CliRunner().invoke(app, [str(word) for word in [*words, *given]])
         assert isinstance(result.exception, SetupError)
         assert message in str(result.exception)
+
+
+def test_every_training_reads_the_store_before_the_recording(tmp_path: Path) -> None:
+    data, store = tmp_path / "data", tmp_path / "thoughts.jsonl"
+    record(data, 1)
+    store.write_text('{"episode_id": "0", "step": 0, "thought": "mine"}\n')
+    words = [f"data.train={data}", f"method.thought_store={store}"]
+    for name in ("tiny_sft.yaml", "tiny_offline.yaml", "tiny_semi_online.yaml"):
+        first, *others = set_up(load_config(CONFIGS / name, words)).episodes[0].steps
+        assert first.thought == "mine"
+        assert [step.thought for step in others] == [step.thought for step in load_episodes(data).episodes[0].steps[1:]]

@@ -13,7 +13,7 @@ from guiderail.agent.errors import DataError, EnvCrashed, SetupError
 from guiderail.agent.policy import Request, Sampling, ScriptedPolicy
 from guiderail.agent.scripted import ORIGINAL_SIZE
 from guiderail.agent.types import Click, Completion, Episode, Picture, Point, Screenshot, Step, Terminate, Type
-from guiderail.patch.off_policy import load_thoughts, off_policy
+from guiderail.patch.off_policy import load_thoughts, off_policy, with_thoughts
 from guiderail.patch.think import Place, Store, cost, fill, missing, question, refused, thought_in
 
 SAMPLING = Sampling(0.7, 50)
@@ -144,4 +144,6 @@ def test_the_patch_reads_the_store_and_else_the_recording(tmp_path: Path, episod
     told = replace(episode, steps=(replace(episode.steps[0], thought="as recorded"), *episode.steps[1:]))
     turn = Turn(0, Prompt(()), Completion(""), None, None)
     assert off_policy()(told, turn).thought == "as recorded"  # type: ignore[union-attr]
-    assert off_policy({("e1", 0): "as written"})(told, turn).thought == "as written"  # type: ignore[union-attr]
+    (stored,) = with_thoughts([told], {("e1", 0): "as written"})
+    assert off_policy()(stored, turn).thought == "as written"  # type: ignore[union-attr]
+    assert with_thoughts([told], {("other", 0): "as written"}) == (told,)

@@ -12,6 +12,7 @@ from guiderail.agent.types import Completion, Episode, Prompt, Rollout, clean_tu
 from guiderail.envs.recordings.match import GUIDERAIL
 from guiderail.envs.recordings.replay import Walk, expert_prompt, expert_turn, step_walk, walk
 from guiderail.patch.base import build
+from guiderail.patch.off_policy import with_thoughts
 from guiderail.rl.score.sop import Scored, score
 
 WAIT = '<think>let me wait</think>\n<action>\n{"action": "wait", "time": 1}\n</action>'
@@ -93,8 +94,9 @@ def test_released_thought_free_writes_the_empty_block(episode, dialogue):
 
 
 def test_off_policy_takes_the_store_then_the_recording(episode, dialogue):
-    patch = build("off-policy", None, dialogue.dialect.integrate, {("e1", 0): "from the store"})
-    rollout, _ = run(walk(episode, dialogue=dialogue, patch=patch), [WAIT] * 4)
+    patch = build("off-policy", None, dialogue.dialect.integrate)
+    (told,) = with_thoughts([episode], {("e1", 0): "from the store"})
+    rollout, _ = run(walk(told, dialogue=dialogue, patch=patch), [WAIT] * 4)
     assert rollout.turns[0].repair.text.startswith("<think>from the store</think>")
     assert rollout.turns[1].repair.text.startswith("<think>write milk</think>")
 

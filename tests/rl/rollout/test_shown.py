@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from pydantic import ValidationError
 
@@ -56,15 +54,6 @@ def test_each_history_is_shown_the_experts_turn_once_where_it_has_a_thought() ->
     assert {index for index, _, _ in found} == {0, 1}
     assert sum(index == 0 for index, _, _ in found) == 1  # all begin alike
     assert all(text == expert(index) and advantage == 0.5 for index, text, advantage in found)
-
-
-def test_the_store_comes_before_the_recording(tmp_path: Path) -> None:
-    store = tmp_path / "thoughts.jsonl"
-    store.write_text('{"episode_id": "e1", "step": 2, "thought": "done"}\n')
-    found = sampled(shown=0.5, thought_store=str(store))
-    assert {text for index, text, _ in found if index == 2} == {
-        DIALOGUE.say("done", Terminate("success"), STEPS[2].screenshot)
-    }
 
 
 def test_off_shows_nothing() -> None:
