@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from rich.table import Table
@@ -15,6 +15,7 @@ from guiderail.agent.errors import SetupError
 from guiderail.agent.processor import checkpoint_vision
 from guiderail.agent.scripted import ORIGINAL_SIZE
 from guiderail.agent.types import Episode
+from guiderail.envs.recordings.sources import recordings_file
 from guiderail.launch import parts, show
 from guiderail.launch.agents import AgentSpec, Voice, build_agent
 from guiderail.launch.before import check_out
@@ -22,6 +23,9 @@ from guiderail.launch.going_on import going_on
 from guiderail.launch.options import DataArg, Fixed, Json, Out, Seed, Width, one_of, parse_size, spread
 from guiderail.launch.screens import other_screens, sizes_of
 from guiderail.rl.runs.log import run_log
+
+if TYPE_CHECKING:
+    from guiderail.rl.tiny.recorded import RecordedScreen
 
 init_app = typer.Typer(no_args_is_help=True, help="Create a small model with random weights.")
 app = typer.Typer(no_args_is_help=True, help="Teach a small model to read screens and to point, before it is an agent.")
@@ -90,18 +94,26 @@ def tiny(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="continue from the last state saved in --out")] = False,
     every: Annotated[int, typer.Option(help="steps between two states that are saved and scored")] = 100,
+    recordings: Annotated[
+        str | None, typer.Option(help="go on with --base on the screens of these, and learn the experts' turns")
+    ] = None,
+    base: Annotated[str, typer.Option(help="tiny model to go on with, beside --recordings")] = "tiny-base",
 ) -> None:
-    """Train a 1.7 M-parameter Qwen3-VL from scratch to read words, find elements and see states on small screens."""
+    """Train a 1.7 M-parameter Qwen3-VL to read words, find elements and see states on small screens: drawn ones, or those of
+    recordings."""
     parts.require("torch", "train")
     parts.quiet()
-    from guiderail.rl.tiny.pretrain import Recipe, pretrain
+    from guiderail.rl.tiny.pretrain import ON_RECORDINGS, Recipe, pretrain
     from guiderail.rl.tiny.screens import SIZE
 
     if minutes is None and steps is None:
         minutes = 30.0
+    episodes = () if recordings is None else parts.dataset(recordings, None, "detect", False, None).episodes
     row = pretrain(
         out,
-        Recipe(seed=seed),
+        replace(Recipe() if recordings is None else ON_RECORDINGS, seed=seed),
+        base=None if recordings is None else base,
+        recorded=() if recordings is None else _recorded(recordings, episodes, base),
         steps=steps,
         minutes=minutes,
         device=device,
@@ -109,16 +121,25 @@ def tiny(
         every=every,
         report=lambda row: show.err.print(_line(row), highlight=False, soft_wrap=True),
     )
-    _save_voice(out, (SIZE,))
+    _save_voice(out, sizes_of(episodes) if recordings else (SIZE,))
     show.err.print(f"pretrained in {row['minutes']:.1f} min, {row['step']} steps: {out}", highlight=False)
 
 
+def _recorded(recordings: str, episodes: Sequence[Episode], base: str) -> list[RecordedScreen]:
+    from guiderail.rl.tiny.recorded import elements_of, recorded_screens
+
+    dialogue = Dialogue(checkpoint_vision(base), parts.dialect(VOICE.dialect), VOICE.images)
+    return recorded_screens(episodes, dialogue, elements_of(recordings_file(recordings)))
+
+
 def _line(row: dict[str, Any]) -> str:
-    """ "step 300, 4.1 min, loss .52: where .91/.97, state .88/.93, ...": accuracy on generic and on Pocket screens."""
+    """ "step 300, 4.1 min, loss .52: where .91/.97, state .88/.93, ...": accuracy on generic and on Pocket screens, or "turns .81"
+    on held-out recorded ones."""
     losses = sum(value for key, value in row.items() if key.startswith("loss_"))
     kinds = dict.fromkeys(key.partition("_")[2] for key in row if key.startswith(("generic_", "pocket_")))
     scores = (f"{kind} {row.get(f'generic_{kind}', 0):.2f}/{row.get(f'pocket_{kind}', 0):.2f}" for kind in kinds)
-    return f"step {row['step']}, {row['minutes']:.1f} min, loss {losses:.2f}: {', '.join(scores)}"
+    said = f"turns {row['recorded_step']:.2f}" if "recorded_step" in row else ", ".join(scores)
+    return f"step {row['step']}, {row['minutes']:.1f} min, loss {losses:.2f}: {said}"
 
 
 @spread

@@ -22,6 +22,7 @@ from guiderail.agent.local.encode import Encoded, Encoder
 from guiderail.agent.local.prefix import Branch, Rope, Tree, extend, rope_positions, side_by_side, visible
 from guiderail.agent.types import Prompt, Screenshot
 from guiderail.rl.tiny.questions import Question
+from guiderail.rl.tiny.recorded import RecordedScreen
 from guiderail.rl.tiny.screens import SIZE, DrawnScreen, PixelBox, Shown
 
 IGNORED = -100
@@ -80,18 +81,18 @@ class CellLabels:
 class Packer:
     """Turns screens and questions into packs, with the encoder that agents are run with.
 
-    rope: the model's `get_rope_index`. Raises ValueError for a model that resizes screens of SIZE.
+    rope: the model's `get_rope_index`. size: of all screens. Raises ValueError for a model that resizes screens of this size.
     """
 
-    def __init__(self, encoder: Encoder, rope: Rope):
+    def __init__(self, encoder: Encoder, rope: Rope, size: tuple[int, int] = SIZE):
         self.encoder = encoder
         self.dialogue = Dialogue(encoder.vision, BRIEF, images=1)
-        self.shot = Screenshot(*SIZE)
+        self.shot = Screenshot(*size)
         picture = encoder.vision.picture(self.shot)
-        if (picture.width, picture.height) != SIZE:
-            raise ValueError(f"this model sees screens of {SIZE} as {picture.width}x{picture.height}")
+        if (picture.width, picture.height) != size:
+            raise ValueError(f"this model sees screens of {size} as {picture.width}x{picture.height}")
         self.side = encoder.vision.factor
-        self.columns, self.rows = SIZE[0] // self.side, SIZE[1] // self.side
+        self.columns, self.rows = size[0] // self.side, size[1] // self.side
         empty = self._prompt(Question("where", "", ""))
         trunk = empty[: int((empty == encoder.image_pad).nonzero()[-1]) + 2]  # with the end-of-vision token
         positions = rope_positions(Encoded(trunk, (picture,)), encoder, rope)
@@ -103,7 +104,7 @@ class Packer:
         """The question as a prompt of its own."""
         return self.dialogue.prompt(question.goal, [shot] * (len(question.history) + 1), question.history)
 
-    def pack(self, screen: DrawnScreen, questions: Sequence[Question]) -> Pack:
+    def pack(self, screen: DrawnScreen | RecordedScreen, questions: Sequence[Question]) -> Pack:
         """The screen with its questions; without questions the trunk alone."""
         trunk = len(self.trunk.keys)
         tree = Tree()
@@ -130,13 +131,15 @@ class Packer:
             self.cells(screen),
         )
 
-    def patches(self, screen: DrawnScreen) -> Tensor:
+    def patches(self, screen: DrawnScreen | RecordedScreen) -> Tensor:
         """What `Encoder.pixels` returns for the screenshot of this screen, without encoding a PNG."""
+        if isinstance(screen, RecordedScreen):
+            return self.encoder.pixels(screen.picture)[0]
         features = self.encoder.image_processor(images=[screen.image], do_resize=False, return_tensors="pt")
         patches: Tensor = features["pixel_values"]
         return patches
 
-    def cells(self, screen: DrawnScreen) -> CellLabels:
+    def cells(self, screen: DrawnScreen | RecordedScreen) -> CellLabels:
         """Labels of the cells; a dialog hides what is below it."""
         shape = (self.rows, self.columns)
         words, x, y, looks = (np.full(shape, IGNORED, dtype=np.int64) for _ in range(4))
@@ -151,7 +154,7 @@ class Packer:
                 words[self._grid(shown.mark)] = self.word_id(" " + said[bool(shown.checked)])
         return CellLabels(*(torch.from_numpy(a).flatten() for a in (words, x, y, looks)))
 
-    def _standing(self, screen: DrawnScreen) -> dict[int, Tensor]:
+    def _standing(self, screen: DrawnScreen | RecordedScreen) -> dict[int, Tensor]:
         """Tokens of this screen's words, with and without a space before them, and the cells where each stands."""
         boxes = defaultdict[str, list[PixelBox]](list)
         for shown in _uncovered(screen):
@@ -195,9 +198,9 @@ class Packer:
         return found.flatten()
 
 
-def _uncovered(screen: DrawnScreen) -> list[Shown]:
+def _uncovered(screen: DrawnScreen | RecordedScreen) -> list[Shown]:
     """Elements that are drawn and not hidden by a dialog."""
-    panel, elements = screen.scene.panel, screen.elements
+    panel, elements = screen.panel, screen.elements
     return [shown for shown in screen.drawn if not panel or shown in elements or not _overlap(shown.box, panel)]
 
 

@@ -14,10 +14,12 @@ import itertools
 import json
 import random
 import re
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -28,16 +30,20 @@ from torch.nn import functional as F  # noqa: N812
 
 from guiderail.agent.errors import SetupError
 from guiderail.agent.local.loading import load_encoder, load_model
+from guiderail.agent.shipped import shipped
 from guiderail.envs.pocket.phone import Phone
 from guiderail.envs.pocket.tasks import demonstrate, draws, task
 from guiderail.rl.tiny.losses import Heads, attention_loss, run_language_model, run_vision
 from guiderail.rl.tiny.model import build_tiny
 from guiderail.rl.tiny.packs import IGNORED, AttentionTargets, Batch, Pack, Packer, make_batch
-from guiderail.rl.tiny.questions import Question, questions
+from guiderail.rl.tiny.questions import Question, questions, where
+from guiderail.rl.tiny.recorded import RecordedScreen
 from guiderail.rl.tiny.screens import SIZE, DrawnScreen, generic_screens, pocket_screens, vocabulary
 
 STATE_FILE, LOG_FILE = "pretrain.pt", "pretrain.jsonl"
 READING_COST = 1 / 6  # measured on a CPU
+PLACES = 4
+"""Elements that are asked for beside the expert's turn, at most."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,10 @@ class Recipe:
     adam: float = 2e-3
     warm_up: int = 100
     decay_from: float = 0.5
+
+
+ON_RECORDINGS = Recipe(reading=0.01, muon=0.01, adam=1e-3, warm_up=30)
+"""For a base that goes on with the screens of recordings."""
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
@@ -103,6 +113,36 @@ def pack_all(screens: Sequence[DrawnScreen], packer: Packer, rng: random.Random,
     """Each screen with its questions. errands: None for no questions, as stage 1 has it."""
     asked = [[] if errands is None else questions(screen, rng, errands) for screen in screens]
     return [packer.pack(screen, some) for screen, some in zip(screens, asked, strict=True)]
+
+
+def packs_of_step(
+    recipe: Recipe, step: int, errands: int | None, packer: Packer, recorded: Sequence[RecordedScreen]
+) -> list[Pack]:
+    """As many of the recorded screens as a step takes, where there are any; else drawn ones."""
+    rng = random.Random(f"questions-{recipe.seed}-{step}")
+    if not recorded:
+        return pack_all(screens_of_step(recipe, step), packer, rng, errands)
+    count = recipe.generic + recipe.pocket
+    places = [_place(recipe.seed, visit, len(recorded)) for visit in range(step * count, (step + 1) * count)]
+    asked = [[] if errands is None else _asked(recorded[place], rng) for place in places]
+    return [packer.pack(recorded[place], some) for place, some in zip(places, asked, strict=True)]
+
+
+def _place(seed: int, visit: int, screens: int) -> int:
+    """Each pass over the screens has an order of its own."""
+    return _order(seed, visit // screens, screens)[visit % screens]
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, screens: int) -> list[int]:
+    order = list(range(screens))
+    random.Random(f"recorded-{seed}-{epoch}").shuffle(order)
+    return order
+
+
+def _asked(screen: RecordedScreen, rng: random.Random) -> list[Question]:
+    """The expert's turn, and the places of a few elements."""
+    return [screen.step, *(where(shown) for shown in rng.sample(screen.named, min(PLACES, len(screen.named))))]
 
 
 # ------------------------------------------------------------------------------------------------------------ training
@@ -212,6 +252,8 @@ def pretrain(
     resume: bool = False,
     every: int = 100,
     screens: int = 32,
+    base: str | None = None,
+    recorded: Sequence[RecordedScreen] = (),
     report: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> dict[str, Any]:
     """Train into the folder `out`, which then loads like any checkpoint; returns the last line of its log.
@@ -219,7 +261,8 @@ def pretrain(
     steps or minutes: give exactly one. With steps, equal arguments give equal bytes on equal machines. With minutes of
     training time, the schedule follows the clock. Every `every` steps the folder is saved, `screens` held-out screens of
     each source are scored, and one line goes to LOG_FILE and to `report`. resume: go on from the last such point of the same
-    recipe. Raises SetupError for arguments or a folder that do not fit.
+    recipe. base, recorded: goes on from this model, on these screens but for up to `screens` of them, a tenth at most, which are
+    scored instead of drawn ones. Raises SetupError for arguments or a folder that do not fit.
     """
     if (steps is None) == (minutes is None):
         raise SetupError(f"pretrain: give exactly one of steps and minutes, got {steps} and {minutes}")
@@ -229,9 +272,13 @@ def pretrain(
     if not resume:
         if (out / "model.safetensors").is_file():
             raise SetupError(f"{out} holds a model already; give an empty folder, or --resume")
-        build_base(out, recipe.seed)
+        _begin(out, recipe.seed, base)
     model = load_model(out, device, "float32").train()
-    packer = Packer(load_encoder(out), model.model.get_rope_index)
+    size = (recorded[0].picture.width, recorded[0].picture.height) if recorded else SIZE
+    packer = Packer(load_encoder(out), model.model.get_rope_index, size)
+    shuffled = random.Random(f"held-out-{recipe.seed}").sample(recorded, len(recorded))
+    apart = min(screens, -(-len(shuffled) // 10))
+    held, recorded = shuffled[:apart], shuffled[apart:]
     work = Pretraining(model, packer, recipe)
     progress = work.load(state) if resume else {"step": 0, "minutes": 0.0, "reading_steps": 0}
     row: dict[str, Any] = {}
@@ -240,17 +287,27 @@ def pretrain(
         step, reading = int(progress["step"]), share < recipe.reading
         in_stage = step - (0 if reading else int(progress["reading_steps"]))
         errands = round(recipe.errands[0] + (recipe.errands[1] - recipe.errands[0]) * share)
-        rng = random.Random(f"questions-{recipe.seed}-{step}")
-        packs = pack_all(screens_of_step(recipe, step), packer, rng, None if reading else errands)
+        packs = packs_of_step(recipe, step, None if reading else errands, packer, recorded)
         losses = work.step(packs, _rate(recipe, share, in_stage), reading)
         progress["step"] += 1
         progress["reading_steps"] += reading
         progress["minutes"] = (time.perf_counter() - begun) / 60
         if progress["step"] % every == 0 or progress["step"] == steps:
-            row = _save_point(out, work, progress, losses, screens, report)
+            row = _save_point(out, work, progress, losses, screens, held, report)
     if not row or row["step"] != progress["step"]:
-        row = _save_point(out, work, progress, losses, screens, report)
+        row = _save_point(out, work, progress, losses, screens, held, report)
     return row
+
+
+def _begin(out: Path, seed: int, base: str | None) -> None:
+    """The model that training starts from, in `out`."""
+    if base is None:
+        build_base(out, seed)
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    for file in Path(shipped(base)).iterdir():
+        if file.suffix in (".json", ".jinja", ".txt", ".safetensors"):
+            shutil.copy(file, out / file.name)
 
 
 def _share(progress: dict[str, float], recipe: Recipe, steps: int | None, minutes: float | None) -> float:
@@ -276,11 +333,12 @@ def _save_point(
     progress: dict[str, float],
     losses: dict[str, float],
     screens: int,
+    held: Sequence[RecordedScreen],
     report: Callable[..., None],
 ) -> dict[str, Any]:
     work.model.save_pretrained(out)
     work.save(out / STATE_FILE, progress)
-    scores = quick_score(work.model, work.packer, screens)
+    scores = quick_score(work.model, work.packer, screens, held)
     row = {**progress, **{f"loss_{name}": round(value, 4) for name, value in losses.items()}, **scores}
     with (out / LOG_FILE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
@@ -292,34 +350,43 @@ def _save_point(
 
 
 @torch.no_grad()
-def quick_score(model: Any, packer: Packer, screens: int = 32) -> dict[str, float]:
+def quick_score(model: Any, packer: Packer, screens: int = 32, held: Sequence[RecordedScreen] = ()) -> dict[str, float]:
     """Share of right answers on held-out screens, by source and kind of question, teacher-forced.
 
     A click is right inside the element's box, every other answer when all its tokens are right. For watching a run; the
     score that counts is free-running, see `rl.tiny.grounding`.
     """
     found: dict[str, list[bool]] = defaultdict(list)
+    for source, screen, asked in _scored(screens, held):
+        pack = packer.pack(screen, asked)
+        batch = make_batch([pack], packer).to(model.device)
+        hidden = run_language_model(model, batch, *run_vision(model, batch))
+        said = F.linear(hidden[0], model.get_input_embeddings().weight).argmax(-1).cpu()
+        for branch, question in enumerate(asked, 1):
+            at = pack.counted(branch)
+            found[f"{source}_{question.about}"].append(_right(question, said[at], pack.labels[at], packer))
+    return {name: round(sum(right) / len(right), 3) for name, right in sorted(found.items())}
+
+
+def _scored(
+    screens: int, held: Sequence[RecordedScreen]
+) -> Iterator[tuple[str, DrawnScreen | RecordedScreen, list[Question]]]:
+    if held:
+        yield from (("recorded", screen, [screen.step]) for screen in held)
+        return
     streams: Iterable[tuple[str, Iterator[DrawnScreen]]] = (
         ("generic", generic_screens("glance", 0)),
         ("pocket", pocket_screens("glance", 0)),
     )
     for source, stream in streams:
         for number, screen in enumerate(itertools.islice(stream, screens)):
-            asked = questions(screen, random.Random(number))
-            pack = packer.pack(screen, asked)
-            batch = make_batch([pack], packer).to(model.device)
-            hidden = run_language_model(model, batch, *run_vision(model, batch))
-            said = F.linear(hidden[0], model.get_input_embeddings().weight).argmax(-1).cpu()
-            for branch, question in enumerate(asked, 1):
-                at = pack.counted(branch)
-                found[f"{source}_{question.about}"].append(_right(question, said[at], pack.labels[at], packer))
-    return {name: round(sum(right) / len(right), 3) for name, right in sorted(found.items())}
+            yield source, screen, questions(screen, random.Random(number))
 
 
 def _right(question: Question, said: Tensor, wanted: Tensor, packer: Packer) -> bool:
-    if question.about != "where" or question.target is None:
+    if question.about not in ("where", "step") or question.target is None:
         return bool((said == wanted).all())
-    numbers = re.findall(r"\d+", packer.encoder.text(said.tolist()))
+    numbers = re.findall(r"\d+", packer.encoder.text(said.tolist()).rpartition("[")[2])
     if len(numbers) != 2:
         return False
     (x, y), (left, top, right, bottom) = map(int, numbers), question.target.box

@@ -18,7 +18,7 @@ from guiderail.agent.screen import ScreenTransform
 from guiderail.agent.types import Click, Point, Swipe, Terminate, Type
 from guiderail.rl.tiny.screens import SIZE, DrawnScreen, PixelBox, Shown, vocabulary
 
-About = Literal["where", "state", "what", "kind", "errand"]
+About = Literal["where", "state", "what", "kind", "errand", "step"]
 PIXELS = ScreenTransform(*SIZE)
 _speak = partial(say, screen=PIXELS)
 

@@ -95,6 +95,11 @@ class DrawnScreen:
         often = Counter(shown.text for shown in self.drawn)
         return tuple(shown for shown in self.elements if often[shown.text] == 1)
 
+    @property
+    def panel(self) -> PixelBox | None:
+        """The box of a dialog, which hides what is below it."""
+        return self.scene.panel
+
     @cached_property
     def image(self) -> Image.Image:
         """SIZE, RGB."""
