@@ -44,7 +44,8 @@ def test_pretrain_hands_its_arguments_on_and_leaves_a_voice(tmp_path, monkeypatc
         app, ["pretrain", "tiny", "--out", str(tmp_path), "--steps", "7", "--seed", "3", "--device", "cpu"]
     )
     assert said.exit_code == 0, said.output
-    assert given == {"steps": 7, "minutes": None, "seed": 3, "device": "cpu", "resume": False, "every": 100}
+    asked = {"steps": 7, "minutes": None, "seed": 3, "device": "cpu", "resume": False, "every": 100}
+    assert given == asked | {"base": None, "recorded": ()}
     assert "step 7, 0.5 min, loss 0.25: where 0.50/1.00" in said.stderr
     assert (read_voice(tmp_path).dialect, read_voice(tmp_path).images) == ("brief", 1)
     assert read_voice(tmp_path).vision == Vision(16, 56 * 56, 28 * 28 * 1280)
