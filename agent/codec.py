@@ -40,8 +40,8 @@ _FAR = 1e9  # beyond any screen and any pause; larger numbers overflow once they
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A parsed turn. thought: content of the think block, None when there is no block or it is blank. raw: for match rules as loose
-    as UI-S1's public code; None in all dialects but our own."""
+    """A parsed turn. thought: the content of the think block; None without a block, or where it is blank. raw: the answer as it was
+    written, which UI-S1's loose match rules read; None in all dialects but our own."""
 
     thought: str | None
     action: Action

@@ -25,7 +25,7 @@ from guiderail.launch.screens import other_screens, sizes_of
 from guiderail.rl.runs.log import run_log
 
 if TYPE_CHECKING:
-    from guiderail.rl.tiny.recorded import RecordedScreen
+    from guiderail.rl.tiny.recorded_screens import RecordedScreen
 
 init_app = typer.Typer(no_args_is_help=True, help="Create a small model with random weights.")
 app = typer.Typer(no_args_is_help=True, help="Teach a small model to read screens and to point, before it is an agent.")
@@ -126,7 +126,7 @@ def tiny(
 
 
 def _recorded(recordings: str, episodes: Sequence[Episode], base: str) -> list[RecordedScreen]:
-    from guiderail.rl.tiny.recorded import elements_of, recorded_screens
+    from guiderail.rl.tiny.recorded_screens import elements_of, recorded_screens
 
     dialogue = Dialogue(checkpoint_vision(base), parts.dialect(VOICE.dialect), VOICE.images)
     return recorded_screens(episodes, dialogue, elements_of(recordings_file(recordings)))

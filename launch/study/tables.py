@@ -41,7 +41,11 @@ def markdown(plan: Plan, records: Path) -> str:
         _section("Differences, same seeds and tasks (points)", _differences(plan, found, "comparison")),
         _section("Memory: what the own thoughts carry", _rates(plan, comparison, _THOUGHTS)),
         _section("Never trained on", _worlds(plan, comparison)),
-        *([_section("Pop-ups and false claims", _rates(plan, comparison, _TROUBLE))] if _told(comparison) else []),
+        *(
+            [_section("Pop-ups and false claims", _rates(plan, comparison, _TROUBLE))]
+            if _knows_claims(comparison)
+            else []
+        ),
         _section("What it took (mean per checkpoint)", _costs(plan, found)),
     ]
     for part, head in _PARTS.items():
@@ -119,7 +123,7 @@ def _rates(plan: Plan, groups: dict[str, list[Checkpoint]], metrics: dict[str, M
     return _table(["arm", "seeds", *shown], rows)
 
 
-def _told(groups: dict[str, list[Checkpoint]]) -> bool:
+def _knows_claims(groups: dict[str, list[Checkpoint]]) -> bool:
     """Whether some record knows of pop-ups and claims; those of before do not."""
     return any("claimed" in line for group in groups.values() for c in group for line in c.lines)
 

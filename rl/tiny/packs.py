@@ -22,7 +22,7 @@ from guiderail.agent.local.encode import Encoded, Encoder
 from guiderail.agent.local.prefix import Branch, Rope, Tree, extend, rope_positions, side_by_side, visible
 from guiderail.agent.types import Prompt, Screenshot
 from guiderail.rl.tiny.questions import Question
-from guiderail.rl.tiny.recorded import RecordedScreen
+from guiderail.rl.tiny.recorded_screens import RecordedScreen
 from guiderail.rl.tiny.screens import SIZE, DrawnScreen, PixelBox, Shown
 
 IGNORED = -100

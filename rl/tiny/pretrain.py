@@ -37,7 +37,7 @@ from guiderail.rl.tiny.losses import Heads, attention_loss, run_language_model, 
 from guiderail.rl.tiny.model import build_tiny
 from guiderail.rl.tiny.packs import IGNORED, AttentionTargets, Batch, Pack, Packer, make_batch
 from guiderail.rl.tiny.questions import Question, questions, where
-from guiderail.rl.tiny.recorded import RecordedScreen
+from guiderail.rl.tiny.recorded_screens import RecordedScreen
 from guiderail.rl.tiny.screens import SIZE, DrawnScreen, generic_screens, pocket_screens, vocabulary
 
 STATE_FILE, LOG_FILE = "pretrain.pt", "pretrain.jsonl"

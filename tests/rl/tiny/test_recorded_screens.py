@@ -22,7 +22,7 @@ from guiderail.envs.recordings.replay import expert_turn
 from guiderail.launch.cli import app
 from guiderail.rl.tiny.packs import Packer
 from guiderail.rl.tiny.pretrain import LOG_FILE, Recipe, packs_of_step, pretrain
-from guiderail.rl.tiny.recorded import elements_of, recorded_screens
+from guiderail.rl.tiny.recorded_screens import elements_of, recorded_screens
 
 DIALOGUE = Dialogue(checkpoint_vision("tiny-base"), BRIEF, images=1)
 SMALL = Recipe(generic=1, pocket=1, reading=0.1, warm_up=2)
