@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +94,16 @@ def test_elements_and_their_words_are_known_where_they_were_recorded(data, scree
     bare = recorded_screens(load_episodes(data).episodes, DIALOGUE, {})
     assert [screen.step for screen in bare] == [screen.step for screen in screens]
     assert not any(screen.elements for screen in bare)
+
+
+def test_episodes_without_an_id_keep_their_elements(data, screens, tmp_path):
+    rows = [json.loads(line) for line in (data / "episodes.jsonl").read_text().splitlines()]
+    shutil.copytree(data / "images", tmp_path / "images")
+    nameless = [json.dumps({key: value for key, value in row.items() if key != "episode_id"}) for row in rows]
+    (tmp_path / "episodes.jsonl").write_text("\n" + "\n\n".join(nameless) + "\n")
+    episodes = load_episodes(tmp_path).episodes
+    found = recorded_screens(episodes, DIALOGUE, elements_of(tmp_path / "episodes.jsonl"))
+    assert [screen.elements for screen in found] == [screen.elements for screen in screens]
 
 
 def test_each_pass_shows_every_screen_once(screens, packer):
