@@ -41,22 +41,19 @@ def markdown(plan: Plan, records: Path) -> str:
         _section("Differences, same seeds and tasks (points)", _differences(plan, found, "comparison")),
         _section("Memory: what the own thoughts carry", _rates(plan, comparison, _THOUGHTS)),
         _section("Never trained on", _worlds(plan, comparison)),
-        *(
-            [_section("Pop-ups and false claims", _rates(plan, comparison, _TROUBLE))]
-            if _knows_claims(comparison)
-            else []
-        ),
+        _section("Pop-ups and false claims", _trouble(plan, comparison)),
         _section("What it took (mean per checkpoint)", _costs(plan, found)),
     ]
     for part, head in _PARTS.items():
         group = arms(plan, found, part)
-        if group:
-            sections.append(_section(head, _rates(plan, group, _RATES)))
-            sections.append(_section(f"{head}: differences (points)", _differences(plan, found, part)))
-            sections.append(_section(f"{head}: memory", _rates(plan, group, _THOUGHTS)))
+        sections.append(_section(head, _rates(plan, group, _RATES)))
+        sections.append(_section(f"{head}: differences (points)", _differences(plan, found, part)))
+        sections.append(_section(f"{head}: memory", _rates(plan, group, _THOUGHTS)))
+        sections.append(_section(f"{head}: never trained on", _worlds(plan, group)))
+        sections.append(_section(f"{head}: pop-ups and false claims", _trouble(plan, group)))
     sections.append(_section("Which metric tells online success", _correlations(plan, found)))
     sections.append(_section("Every checkpoint", _checkpoints(found)))
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join(filter(None, sections)) + "\n"
 
 
 def _mixed(found: list[Checkpoint]) -> list[str]:
@@ -71,7 +68,8 @@ def _mixed(found: list[Checkpoint]) -> list[str]:
 
 
 def _section(head: str, table: str) -> str:
-    return f"### {head}\n\n{table}"
+    """Nothing where the table has no rows."""
+    return f"### {head}\n\n{table}" if table.count("\n") > 1 else ""
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -115,28 +113,35 @@ _TROUBLE = {
 def _rates(plan: Plan, groups: dict[str, list[Checkpoint]], metrics: dict[str, Metric]) -> str:
     """A row per arm, a column per metric that some arm was scored by."""
     made = {name: [over_seeds(metric, group) for group in groups.values()] for name, metric in metrics.items()}
-    shown = {name: column for name, column in made.items() if any(column)}
-    rows = [
-        [title(plan, arm), str(len(group)), *(_percent(column[k]) for column in shown.values())]
-        for k, (arm, group) in enumerate(groups.items())
-    ]
-    return _table(["arm", "seeds", *shown], rows)
+    return _by_arm(plan, groups, {"seeds": [str(len(group)) for group in groups.values()], **_percents(made)})
 
 
-def _knows_claims(groups: dict[str, list[Checkpoint]]) -> bool:
-    """Whether some record knows of pop-ups and claims; those of before do not."""
-    return any("claimed" in line for group in groups.values() for c in group for line in c.lines)
+def _percents(made: dict[str, list[Mean | None]]) -> dict[str, list[str]]:
+    """As text, without the columns in which nothing was scored."""
+    return {name: [_percent(value) for value in column] for name, column in made.items() if any(column)}
+
+
+def _by_arm(plan: Plan, groups: dict[str, list[Checkpoint]], columns: dict[str, list[str]]) -> str:
+    rows = [[title(plan, arm), *(column[k] for column in columns.values())] for k, arm in enumerate(groups)]
+    return _table(["arm", *columns], rows)
+
+
+def _trouble(plan: Plan, groups: dict[str, list[Checkpoint]]) -> str:
+    """Pop-ups and false claims of the arms whose records know of them; those of before do not."""
+    known = {name: group for name, group in groups.items() if any("claimed" in line for c in group for line in c.lines)}
+    return _rates(plan, known, _TROUBLE)
 
 
 def _worlds(plan: Plan, groups: dict[str, list[Checkpoint]]) -> str:
-    """Online success and SOP TSR in every world that some arm was scored in."""
+    """Online success and SOP TSR in every world that some arm was scored in; no rows where that is one world."""
     worlds = [w for w in plan.worlds if any(ONLINE.of(c, w)[0] for group in groups.values() for c in group)]
-    shown = [(name, world) for name in ("online", "SOP TSR") for world in worlds]
-    rows = [
-        [title(plan, arm), *(_percent(over_seeds(METRICS[name], group, world)) for name, world in shown)]
-        for arm, group in groups.items()
-    ]
-    return _table(["arm", *(f"{name}, {world}" for name, world in shown)], rows)
+    groups = groups if len(worlds) > 1 else {}
+    made = {
+        f"{name}, {world}": [over_seeds(METRICS[name], group, world) for group in groups.values()]
+        for name in ("online", "SOP TSR")
+        for world in worlds
+    }
+    return _by_arm(plan, groups, _percents(made))
 
 
 def _differences(plan: Plan, found: list[Checkpoint], *parts: str) -> str:

@@ -474,6 +474,14 @@ def test_the_tables_hold_the_records_numbers(study, records):
     assert "SOP TSR, sampled" not in text, "no exam of these records measured it"
 
 
+def test_a_section_without_rows_is_left_out(study):
+    leave(study.records, "gamma_0", 0)
+    heads = [line for line in markdown(study.plan, study.records).splitlines() if line.startswith("###")]
+    assert "### Ablations" in heads
+    assert "### Online success and metrics" not in heads
+    assert not any("never trained on" in head.lower() for head in heads), "one world"
+
+
 def test_a_shared_start_is_compared_with_every_seed(study, records):
     study.record(Job("sft", 1)).unlink()
     gap = next(line for line in markdown(study.plan, records).splitlines() if line.startswith("| + RL minus SFT"))
