@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -39,6 +40,7 @@ from guiderail.envs.recordings.sources import Table, recordings_file
 
 Swipes = Literal["detect", "finger", "inverted"]
 _KNOWN_KEYS = frozenset({"goal", "steps", "episode_id", "swipes"})
+_THINK_TAG = re.compile("</?think>")
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,11 @@ def episode_of(line: Mapping[str, Any], file: Path, where: str, fallback_id: str
     return _Edge(file.parent, exchange=False).episode(line, where, fallback_id, None)
 
 
+def untagged(thought: str) -> str:
+    """An agent's thought as a recording may hold it: small models sometimes think of think tags."""
+    return _THINK_TAG.sub("", thought).strip()
+
+
 def _size(screen: Size | str | None) -> Size | None:
     if screen is None or isinstance(screen, str):
         return None
@@ -181,7 +188,7 @@ class _Edge:
         if not isinstance(options, dict):
             raise DataError(where, f"check_options is {reprlib.repr(options)}, expected an object")
         thought = step.get("thought") if step.get("thought") is not None else step.get("motivation")
-        if isinstance(thought, str) and ("<think>" in thought or "</think>" in thought):
+        if isinstance(thought, str) and _THINK_TAG.search(thought):
             raise DataError(where, "thought holds a think tag, expected only what stands inside it")
         instruction, origin = step.get("step_instruction"), step.get("box_origin")
         history, accepted = step.get("history", False), step.get("also_accepted", [])

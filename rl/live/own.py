@@ -20,6 +20,7 @@ from guiderail.agent.screen import ScreenTransform
 from guiderail.agent.types import Action, Box, Click, LongPress, Rollout, Turn
 from guiderail.envs.live.attempts import LiveTask
 from guiderail.envs.live.device import Device, Element
+from guiderail.envs.recordings.episodes import untagged
 from guiderail.rl.rollout.drive import Asking, Key, drive
 from guiderail.rl.rollout.live import Site
 from guiderail.rl.runs.log import write_json
@@ -144,7 +145,12 @@ def _step(turn: Turn, box: Box | None, folder: Path) -> dict[str, Any]:
         sides = (box.left * shot.width, box.top * shot.height, box.right * shot.width, box.bottom * shot.height)
         content["bbox"] = [round(side, 1) for side in sides]
     check["candidate_bbox"] = [content["bbox"]] if box is not None else []
-    return {"action_content": content, "screenshot": name, "thought": turn.thought or "", "check_options": check}
+    return {
+        "action_content": content,
+        "screenshot": name,
+        "thought": untagged(turn.thought or ""),
+        "check_options": check,
+    }
 
 
 def _card(source: Mapping[str, Any], counts: Mapping[str, int]) -> str:

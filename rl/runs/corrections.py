@@ -19,7 +19,7 @@ from guiderail.agent.errors import DataError, SetupError, UnreadableAction
 from guiderail.agent.screen import ScreenTransform
 from guiderail.agent.types import Action, Click, LongPress, Point, Swipe
 from guiderail.agent.untrusted import read_file
-from guiderail.envs.recordings.episodes import episode_of, image_size
+from guiderail.envs.recordings.episodes import episode_of, image_size, untagged
 from guiderail.rl.runs.log import read_rollouts, reading
 
 Row = Mapping[str, Any]
@@ -98,7 +98,7 @@ def _steps(turns: Sequence[Row], run: Path, where: str, out: Path) -> Iterator[d
         except UnreadableAction as error:
             raise DataError(at, str(error)) from None
         step: dict[str, Any] = {"action_content": content_of(action, pixels), "screenshot": picture}
-        if thought := re.sub(r"</?think>", "", turn["thought"] or "").strip():
+        if thought := untagged(turn["thought"] or ""):
             step["thought"] = thought
         if turn.get("by") != PERSON:
             step["history"] = True

@@ -1,6 +1,7 @@
 """A model's own attempts as recordings: they load, pass the gate, and say where they come from."""
 
 import json
+from dataclasses import replace
 
 from guiderail.agent.policy import Sampling
 from guiderail.agent.types import Box, Click, Point
@@ -40,6 +41,25 @@ def test_only_successes_are_kept_with_boxes_and_provenance(tmp_path):
                 assert step.boxes[0].box.area < 0.2
     lines = (tmp_path / "own" / "episodes.jsonl").read_text().splitlines()
     assert all(json.loads(line)["is_successful"] for line in lines)
+
+
+class Confused(Coin):
+    """Thinks of think tags, as a small model does at temperature 1."""
+
+    def answer(self, request):
+        said = super().answer(request)
+        return replace(said, text=said.text.replace("</think>", " tap\n<think>on</think>", 1))
+
+
+def test_a_thought_with_think_tags_does_not_break_the_recording(tmp_path):
+    world = TellingTasks(2, seed=5, split="train", device="hand")
+    session = world.open(0)
+    job = Recording(Site(session, TALK), [name for name, _ in world.listed()], 1, Confused(1.0), Sampling())
+    counts = write_attempts(tmp_path / "own", job, {"agent": "confused"}, True, lambda: None)
+    session.close()
+    assert counts["episodes"] == 2
+    thoughts = [step.thought for episode in load_episodes(tmp_path / "own").episodes for step in episode.steps]
+    assert all(thought.endswith(" tap\non") for thought in thoughts)
 
 
 def test_the_target_is_the_smallest_box_that_holds_the_point():
