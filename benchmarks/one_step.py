@@ -227,10 +227,10 @@ def planned_step(settings: dict[str, str], reached: dict[str, Any] | None) -> di
     import torch
 
     from guiderail.launch.plan import planned
-    from guiderail.launch.plan.ahead import known
     from guiderail.launch.plan.command import measure_of
     from guiderail.launch.plan.machines import GPU, Cluster
     from guiderail.launch.plan.memory import total
+    from guiderail.launch.plan.preview import known
     from guiderail.launch.plan.seconds import Assumed, spent
     from guiderail.launch.plan.setting import setting_of
     from guiderail.launch.plan.shape import shape_of

@@ -29,7 +29,7 @@ from guiderail.launch.bar import Bar, Watch, learned_nothing
 from guiderail.launch.before import training_of
 from guiderail.launch.going_on import NOTHING_LEARNED, going_on, then
 from guiderail.launch.hub.model_card import model_card, trained
-from guiderail.launch.plan import ahead
+from guiderail.launch.plan import preview
 from guiderail.launch.screens import other_screens, sizes_of
 from guiderail.launch.teachers import recorded_turns, teacher_of
 from guiderail.patch.off_policy import load_thoughts, with_thoughts
@@ -121,7 +121,7 @@ def _plan(setup: TrainingSetup, data: Dataset) -> None:
         device = found.name, found.total_memory
     tokenizer = setup.encoder.tokenizer
     tokens = lru_cache(1 << 16)(lambda text: len(tokenizer.encode(text, add_special_tokens=False)))
-    ahead.check(setup.config, data.episodes, setup.dialogue, tokens, device, processes().rank == 0)
+    preview.check(setup.config, data.episodes, setup.dialogue, tokens, device, processes().rank == 0)
 
 
 def _trained(

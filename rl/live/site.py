@@ -1,4 +1,5 @@
-"""A worker of the fleet: an open world that makes orders, and asks the policy through a pipe."""
+"""A site in a process of its own, for training: an open world that makes the attempts it is ordered, and asks the trainer's policy
+through a pipe."""
 
 from __future__ import annotations
 

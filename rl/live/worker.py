@@ -1,4 +1,4 @@
-"""A worker: an open world, and whoever acts in it."""
+"""A worker, for scoring and recording: an open world, and the policy or expert that acts in it, job after job."""
 
 from __future__ import annotations
 

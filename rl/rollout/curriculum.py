@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from guiderail.rl.credit.measure import mean
+from guiderail.rl.credit.rates import mean
 from guiderail.rl.rollout.drive import seed_of
 from guiderail.rl.rollout.plan import Group
 

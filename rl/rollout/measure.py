@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from guiderail.rl.credit.measure import mean, rates
+from guiderail.rl.credit.rates import mean, rates
 from guiderail.rl.credit.samples import DROPPED
 from guiderail.rl.rollout.difficulty import Weighed
 from guiderail.rl.rollout.plan import Group

@@ -11,7 +11,7 @@ from guiderail.agent.errors import SetupError
 from guiderail.agent.processor import checkpoint_vision
 from guiderail.launch import cli, configs
 from guiderail.launch.parts import dataset
-from guiderail.launch.plan import ahead, choose, machines, planned, tables
+from guiderail.launch.plan import choose, machines, planned, preview, tables
 from guiderail.launch.plan.command import NONE_YET, measure_of
 from guiderail.launch.plan.lengths import Ask, counter, lengths_of
 from guiderail.launch.plan.machines import Cluster, gpus
@@ -170,15 +170,15 @@ def test_train_says_what_it_takes_and_refuses_what_cannot_fit(monkeypatch, capsy
     chosen = config("tiny_semi_online", f"data.train={recorded}")
     episodes = dataset(str(recorded), None, "detect", False, None).episodes
     dialogue = Dialogue(checkpoint_vision("tiny-sft"))
-    ahead.check(chosen, episodes, dialogue, len, None, True)
+    preview.check(chosen, episodes, dialogue, len, None, True)
     said = capsys.readouterr().err
     assert said.startswith("plan: ")
     assert said.count("\n") == 1
-    ahead.check(chosen, episodes, dialogue, len, None, False)
+    preview.check(chosen, episodes, dialogue, len, None, False)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(ahead, "machine_memory", lambda: 1 << 28)
+    monkeypatch.setattr(preview, "machine_memory", lambda: 1 << 28)
     with pytest.raises(SetupError, match=r"this run would take .* GiB"):
-        ahead.check(chosen, episodes, dialogue, len, None, True)
+        preview.check(chosen, episodes, dialogue, len, None, True)
 
 
 def test_on_a_gpu_train_also_says_hours_and_cost(capsys, recorded):
@@ -186,14 +186,14 @@ def test_on_a_gpu_train_also_says_hours_and_cost(capsys, recorded):
     episodes = dataset(str(recorded), None, "detect", False, None).episodes
     dialogue = Dialogue(checkpoint_vision("tiny-sft"))
     h100 = int(79.6 * machines.GIB)
-    ahead.check(chosen, episodes, dialogue, len, ("NVIDIA H100 80GB HBM3", h100), True)
+    preview.check(chosen, episodes, dialogue, len, ("NVIDIA H100 80GB HBM3", h100), True)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert "$3 a GPU and hour" in lines[1]
-    ahead.check(chosen, episodes, dialogue, len, ("Some GPU", h100), True)
+    preview.check(chosen, episodes, dialogue, len, ("Some GPU", h100), True)
     assert len(capsys.readouterr().err.splitlines()) == 1
     with pytest.raises(SetupError, match=r"add to the command|take a larger GPU"):
-        ahead.check(chosen, episodes, dialogue, len, ("Some GPU", machines.GIB), True)
+        preview.check(chosen, episodes, dialogue, len, ("Some GPU", machines.GIB), True)
 
 
 @pytest.mark.slow

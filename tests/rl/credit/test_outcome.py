@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from guiderail.agent.types import Completion, Message, Outcome, Picture, Prompt, Rollout, Screenshot, Turn
-from guiderail.rl.credit.measure import rates
 from guiderail.rl.credit.named import CREDITS, credit_named
 from guiderail.rl.credit.outcome import credit
+from guiderail.rl.credit.rates import rates
 from guiderail.rl.credit.uis1 import CreditRules
 
 PROMPT = Prompt((Message("user", ("go", Picture(Screenshot(160, 288), 160, 288))),))
