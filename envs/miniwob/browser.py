@@ -68,6 +68,7 @@ core.startEpisode = function () {};
 _READY = "return WOB_TASK_READY;"
 _STANDING = "return [WOB_DONE_GLOBAL, WOB_RAW_REWARD_GLOBAL];"
 _LOOK = "return [core.getUtterance(), core.getDOMInfo()];"
+_FILL = "return getComputedStyle(core.previousDOMInfo[arguments[0]]).fill;"
 _SCROLLS = """
 for (let e = document.elementFromPoint(arguments[0], arguments[1]); e && e !== document.body; e = e.parentElement) {
   const style = getComputedStyle(e);
@@ -151,6 +152,11 @@ class Browser(Tab):
         with self.machine():
             point = self.driver.execute_script(_REACH, ref, WIDTH, HEIGHT)
         return None if point is None else (float(point[0]), float(point[1]))
+
+    def fill(self, ref: int) -> str:
+        """The colour of a drawn shape of the last `look`, as "rgb(red, green, blue)"."""
+        with self.machine():
+            return str(self.driver.execute_script(_FILL, ref))
 
     def standing(self) -> tuple[bool, float]:
         """(decided, raw reward)."""

@@ -1,13 +1,14 @@
-"""Experts of pages that need clicks, waiting and dragging."""
+"""Experts of pages that need clicks and waiting."""
 
 from __future__ import annotations
 
 import re
+from calendar import month_name
 
-from guiderail.agent.types import Swipe, Wait
+from guiderail.agent.types import Wait
 from guiderail.envs.miniwob.browser import Browser
 from guiderail.envs.miniwob.moves import Move, Moves, click, first, named, submit, the
-from guiderail.envs.miniwob.page import Node, Page, fraction
+from guiderail.envs.miniwob.page import Node, Page
 
 
 def click_only_button(on: Browser) -> Moves:
@@ -189,13 +190,48 @@ def phone_book(on: Browser) -> Moves:
 
 
 def email_delete(on: Browser) -> Moves:
+    yield click(on, _in_thread(on, "trash"), "to the bin")
+
+
+def email_important(on: Browser) -> Moves:
+    yield click(on, _in_thread(on, "star"), "mark it")
+
+
+def _in_thread(on: Browser, name: str) -> Node:
+    """That part of the summary of the email that is asked for."""
     page = on.look()
     thread = the(
         t
         for t in page.all(lambda n: n.has("email-thread"))
         if any(n.has("email-sender") and n.text == page.fields["by"] for n in page.under(t))
     )
-    yield click(on, the(n for n in page.under(thread) if n.has("trash")), "to the bin")
+    return the(n for n in page.under(thread) if n.has(name))
+
+
+def choose_date(on: Browser) -> Moves:
+    yield from _choose_date(on, [Move(Wait(1.0), "wait for the calendar")])
+
+
+def choose_date_at_once(on: Browser) -> Moves:
+    """The calendar opens and closes without an animation."""
+    yield from _choose_date(on, [])
+
+
+def _choose_date(on: Browser, pause: list[Move]) -> Moves:
+    """The calendar opens at the last month; earlier ones are a click each away."""
+    found = re.search(r"(\d+)/(\d+)/\d+", on.look().goal)
+    if found is None:
+        return
+    yield click(on, first(on.look(), lambda n: n.id == "datepicker"), "open the calendar")
+    yield from pause
+    for _ in range(12):
+        page = on.look()
+        if first(page, lambda n: n.has("ui-datepicker-month")).text == month_name[int(found[1])]:
+            yield click(on, named(page, str(int(found[2])), "a"))
+            break
+        yield click(on, first(page, lambda n: n.has("ui-datepicker-prev")), "a month back")
+    yield from pause
+    yield submit(on)
 
 
 def identify_shape(on: Browser) -> Moves:
@@ -204,28 +240,6 @@ def identify_shape(on: Browser) -> Moves:
     letter = "Number" if shape.text.isdigit() else "Letter"
     name = {"circle": "Circle", "rect": "Rectangle", "polygon": "Triangle"}.get(shape.tag, letter)
     yield click(on, named(page, name, "button"))
-
-
-def drag(node: Node, right: float, down: float) -> Move:
-    """Pixels of the page."""
-    x, y = node.left + node.width / 2, node.top + node.height / 2
-    return Move(Swipe(fraction(x, y), fraction(x + right, y + down)), "drag it there", node.box)
-
-
-def drag_box(on: Browser) -> Moves:
-    page = on.look()
-    small, large = first(page, lambda n: n.id == "draggableSmall"), first(page, lambda n: n.id == "draggableLarge")
-    across = large.left + large.width / 2 - small.left - small.width / 2
-    yield drag(small, across, large.top + large.height / 2 - small.top - small.height / 2)
-    yield submit(on)
-
-
-def drag_shape(on: Browser) -> Moves:
-    page = on.look()
-    shape = first(page, lambda n: n.tag in ("circle", "rect", "polygon", "text"))
-    right, down = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}[page.fields["target"]]
-    yield drag(shape, 30 * right, 30 * down)
-    yield submit(on)
 
 
 def generate_number(on: Browser) -> Moves:

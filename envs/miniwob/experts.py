@@ -1,14 +1,18 @@
-"""Scripts that solve pages of MiniWoB++ by clicks, text and swipes alone. They read the page's nodes, not its pixels."""
+"""Scripts that solve pages of MiniWoB++ by clicks, text, keys and swipes alone. They read the page's nodes, not its pixels."""
 
 from __future__ import annotations
 
-from guiderail.envs.miniwob import clicking, writing
+from guiderail.envs.miniwob import clicking, dragging, drawn, writing
 from guiderail.envs.miniwob.moves import Expert, safe
 
 EXPERTS: dict[str, Expert] = {
     name: safe(script)
     for name, script in {
         "ascending-numbers": clicking.ascending_numbers,
+        "choose-date": clicking.choose_date,
+        "choose-date-easy": clicking.choose_date,
+        "choose-date-medium": clicking.choose_date,
+        "choose-date-nodelay": clicking.choose_date_at_once,
         "choose-list": writing.choose_list,
         "click-button": clicking.click_target_button,
         "click-button-sequence": clicking.click_button_sequence,
@@ -16,17 +20,20 @@ EXPERTS: dict[str, Expert] = {
         "click-checkboxes-large": clicking.click_checkboxes,
         "click-checkboxes-transfer": clicking.click_checkboxes,
         "click-collapsible": clicking.click_collapsible,
-        "click-collapsible-nodelay": clicking.click_collapsible,
         "click-collapsible-2": clicking.click_collapsible_2,
         "click-collapsible-2-nodelay": clicking.click_collapsible_2,
+        "click-collapsible-nodelay": clicking.click_collapsible,
         "click-color": clicking.click_color,
         "click-dialog": clicking.click_dialog,
         "click-dialog-2": clicking.click_dialog_2,
         "click-link": clicking.click_link,
         "click-option": clicking.click_option,
+        "click-shades": drawn.click_shades,
+        "click-shape": drawn.click_shape,
         "click-tab": clicking.click_tab,
         "click-tab-2": clicking.click_tab_2,
         "click-tab-2-easy": clicking.click_tab_2,
+        "click-tab-2-hard": clicking.click_tab_2,
         "click-tab-2-medium": clicking.click_tab_2,
         "click-test": clicking.click_only_button,
         "click-test-2": clicking.click_target_button,
@@ -34,10 +41,15 @@ EXPERTS: dict[str, Expert] = {
         "click-widget": clicking.click_widget,
         "copy-paste": writing.copy_paste,
         "copy-paste-2": writing.copy_paste,
-        "drag-box": clicking.drag_box,
-        "drag-circle": clicking.drag_shape,
-        "drag-single-shape": clicking.drag_shape,
+        "count-shape": drawn.count_shape,
+        "drag-box": dragging.drag_box,
+        "drag-circle": dragging.drag_shape,
+        "drag-items": dragging.drag_items,
+        "drag-shapes": dragging.drag_shapes,
+        "drag-single-shape": dragging.drag_shape,
+        "drag-sort-numbers": dragging.drag_sort_numbers,
         "email-inbox-delete": clicking.email_delete,
+        "email-inbox-important": clicking.email_important,
         "enter-date": writing.enter_date,
         "enter-password": writing.enter_password,
         "enter-text": writing.enter_text,
@@ -57,10 +69,12 @@ EXPERTS: dict[str, Expert] = {
         "multi-layouts": writing.search_movies,
         "multi-orderings": writing.search_movies,
         "navigate-tree": clicking.navigate_tree,
+        "number-checkboxes": drawn.number_checkboxes,
         "odd-or-even": clicking.odd_or_even,
         "phone-book": clicking.phone_book,
         "read-table": writing.read_table,
         "read-table-2": writing.read_table_2,
+        "resize-textarea": dragging.resize_textarea,
         "search-engine": writing.search_engine,
         "simple-algebra": writing.algebra,
         "simple-arithmetic": writing.arithmetic,
@@ -68,5 +82,8 @@ EXPERTS: dict[str, Expert] = {
         "unicode-test": clicking.click_target_button,
         "use-autocomplete": writing.use_autocomplete,
         "use-autocomplete-nodelay": writing.use_autocomplete,
+        "use-slider": dragging.use_slider,
+        "use-slider-2": dragging.use_slider_2,
+        "visual-addition": drawn.visual_addition,
     }.items()
 }

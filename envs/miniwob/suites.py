@@ -46,6 +46,20 @@ stock-market text-editor use-autocomplete-nodelay use-slider-2 use-spinner
 ANDROID_WORLD = tuple(name for name in DESKTOP if name not in NOT_ON_ANDROID)
 """The 90 names that AndroidWorld's MiniWoB list shares with the package (it also has drag-item and simon-says)."""
 
+PIX2ACT = _names(
+    """
+bisect-angle choose-date-nodelay circle-center click-button click-button-sequence click-checkboxes click-checkboxes-large
+click-checkboxes-soft click-checkboxes-transfer click-collapsible-2-nodelay click-collapsible-nodelay click-color
+click-dialog click-dialog-2 click-link click-option click-pie-nodelay click-shades click-shape click-tab click-tab-2
+click-tab-2-easy click-tab-2-hard click-tab-2-medium click-test click-test-2 click-test-transfer click-widget count-shape
+count-sides drag-box drag-items drag-items-grid drag-shapes drag-sort-numbers email-inbox-delete email-inbox-important
+enter-date enter-text-2 enter-time find-midpoint grid-coordinate identify-shape navigate-tree number-checkboxes
+resize-textarea right-angle simple-algebra simple-arithmetic text-transform tic-tac-toe unicode-test
+use-autocomplete-nodelay use-colorwheel use-colorwheel-2 use-slider use-slider-2 visual-addition
+"""
+)
+"""The 58 of the 59 pages on which Pix2Act (arXiv 2306.00245) is scored that the package has (not drag-item)."""
+
 SMOKE = ("click-test-2", "click-checkboxes", "enter-text", "click-option", "read-table", "navigate-tree")
 
 TINY = _names(
@@ -55,7 +69,7 @@ TINY = _names(
 
 
 def suite(name: str) -> tuple[str, ...]:
-    """Pages of a suite: smoke, tiny, experts (pages with a scripted expert), android-world, all; or page names with commas."""
+    """Pages of a suite: smoke, tiny, experts (those with a scripted expert), android-world, pix2act, all; or names with commas."""
     from guiderail.envs.miniwob.experts import EXPERTS
 
     known = {
@@ -63,6 +77,7 @@ def suite(name: str) -> tuple[str, ...]:
         "tiny": TINY,
         "experts": tuple(sorted(EXPERTS)),
         "android-world": ANDROID_WORLD,
+        "pix2act": PIX2ACT,
         "all": DESKTOP,
     }
     chosen = known.get(name) or tuple(part.strip() for part in name.split(","))

@@ -23,7 +23,7 @@ from guiderail.envs.live.attempts import attempt, by_expert
 from guiderail.envs.live.chromium import find_browser
 from guiderail.envs.miniwob.browser import Browser, BrowserDevice
 from guiderail.envs.miniwob.experts import EXPERTS
-from guiderail.envs.miniwob.suites import ANDROID_WORLD, DESKTOP, SMOKE, TINY, suite
+from guiderail.envs.miniwob.suites import ANDROID_WORLD, DESKTOP, PIX2ACT, SMOKE, TINY, suite
 from guiderail.envs.miniwob.tasks import WebTasks
 from tests.contracts import DeviceContract, TaskContract, WorldContract
 
@@ -76,7 +76,8 @@ def test_the_suites_are_those_of_the_package():
     assert len(DESKTOP) == 125
     assert len(ANDROID_WORLD) == 90
     assert {*SMOKE, *TINY} <= {*EXPERTS} <= {*DESKTOP}
-    assert len(EXPERTS) >= 40
+    assert len(EXPERTS) == 77
+    assert len({*PIX2ACT}) == len({*PIX2ACT} & {*DESKTOP}) == 58
     assert suite("click-test, click-link") == ("click-test", "click-link")
     with pytest.raises(SetupError, match="simon-says"):
         suite("simon-says")
@@ -191,3 +192,10 @@ def test_a_driver_that_stands_still_does_not_keep_its_browser_open(monkeypatch):
     browser.close()
     assert time.monotonic() - began < 15
     assert browser.driver.service.process is None or browser.driver.service.process.poll() is not None
+
+
+@pytest.mark.parametrize(
+    "page", ["click-shape", "count-shape", "drag-sort-numbers", "use-slider-2", "choose-date-nodelay"]
+)
+def test_experts_of_drawn_and_dragged_pages(session, page):
+    assert by_expert(session.task(f"{page}/3"), dialogue=TALK).outcome.success
