@@ -48,6 +48,19 @@ from guiderail.agent.types import (
 UNIT = ScreenTransform(1, 1)
 CANNOT = frozenset({"answer", "key", "system_button Menu"})
 _FREE = ("message", "text", "app_name")
+_ORDER = {
+    "pyautogui.click": ("x", "y"),
+    "pyautogui.write": ("message",),
+    "pyautogui.press": ("keys",),
+    "pyautogui.scroll": ("page",),
+    "pyautogui.hscroll": ("page",),
+    "mobile.swipe": ("from_coord", "to_coord"),
+    "mobile.long_press": ("x", "y"),
+    "mobile.open_app": ("app_name",),
+    "mobile.wait": ("seconds",),
+    "mobile.terminate": ("status",),
+}
+"""Arguments by position, as the prompt names them."""
 _CALL = re.compile(r"^[ \t]*(?=(?:pyautogui|mobile|browser|terminate|answer)\b[.(])", re.MULTILINE)
 
 _SYSTEM = """You operate a phone by calls in the style of pyautogui. Coordinates are fractions of the screen, from 0 to 1.
@@ -107,7 +120,7 @@ def _read(text: str, _: ScreenTransform) -> Reply:
         at = found.end()
     if at < 0:
         raise UnreadableAction("no call of pyautogui or mobile", _thought(text))
-    return reply(_thought(text[:at]), lambda: _action(read_call(text[at:], _FREE)))
+    return reply(_thought(text[:at]), lambda: _action(read_call(text[at:], _FREE, _ORDER)))
 
 
 def _thought(before: str) -> str | None:

@@ -7,6 +7,7 @@ argument must not lose the action (method audit, B22). Every pattern here reads 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from guiderail.agent.errors import UnreadableAction
@@ -30,10 +31,10 @@ class Call:
     args: dict[str, str]
 
 
-def read_call(text: str, free: tuple[str, ...] = ()) -> Call:
+def read_call(text: str, free: tuple[str, ...] = (), order: Mapping[str, tuple[str, ...]] = {}) -> Call:
     """The call at the start of `text`, which ends at its last closing parenthesis.
 
-    free: names of arguments with free text. Where the arguments are not well formed and the first one is free, its value is
+    order: function -> names of its arguments where they are given by position. free: names of arguments with free text. Where the arguments are not well formed and the first one is free, its value is
     everything between its opening quote and the last closing one. Raises UnreadableAction.
     """
     head = _HEAD.match(text)
@@ -43,7 +44,7 @@ def read_call(text: str, free: tuple[str, ...] = ()) -> Call:
     if end < head.end():
         raise UnreadableAction(f"the call {head[1]}( is never closed")
     body = text[head.end() : end].strip()
-    args = _arguments(body)
+    args = _arguments(body, order.get(head[1], ()))
     if args is None:
         args = _free_argument(body, free)
     if args is None:
@@ -51,20 +52,23 @@ def read_call(text: str, free: tuple[str, ...] = ()) -> Call:
     return Call(head[1], args)
 
 
-def _arguments(body: str) -> dict[str, str] | None:
-    """Comma-separated key=value; None when the text is not of this form."""
+def _arguments(body: str, names: Sequence[str]) -> dict[str, str] | None:
+    """Comma-separated key=value, or values in the order of `names`; None when the text is not of this form."""
     args: dict[str, str] = {}
+    unnamed = iter(names)
     at = 0
     while at < len(body):
         word = _WORD.match(body, at)
-        if word is None:
-            return None
-        quoted = _QUOTED.match(body, word.end())
-        value = quoted or _PLAIN.match(body, word.end())
+        if word:
+            unnamed = iter(())  # none after a named one, as in Python
+        name = word[1] if word else next(unnamed, None)
+        start = word.end() if word else at
+        quoted = _QUOTED.match(body, start)
+        value = quoted or _PLAIN.match(body, start)
         after = _NEXT.match(body, value.end()) if value else None
-        if value is None or after is None:
+        if name is None or value is None or after is None:
             return None
-        args[word[1]] = unescape(quoted[1] or quoted[2] or "") if quoted else value[0].strip()
+        args[name] = unescape(quoted[1] or quoted[2] or "") if quoted else value[0].strip()
         at = after.end()
     return args
 

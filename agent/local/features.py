@@ -69,8 +69,11 @@ class FeatureFolder:
         with self._usable():
             handle, draft = tempfile.mkstemp(dir=self.path, suffix=".part")
             os.close(handle)
-            save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, draft)
-            os.replace(draft, self.path / f"{name}.safetensors")
+            try:
+                save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, draft)
+                os.replace(draft, self.path / f"{name}.safetensors")
+            finally:
+                Path(draft).unlink(missing_ok=True)
         self._held += features.nbytes
         if self._held > self.max_bytes:
             self._make_room()

@@ -182,7 +182,7 @@ def stored(images: Path, digest: str) -> Screenshot:
 def read_labels(file: Path) -> dict[str, bool]:
     """People's verdicts: JSON lines {"task": ..., "success": true | false}. Raises DataError."""
     labels: dict[str, bool] = {}
-    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(file.read_text("utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:

@@ -162,8 +162,7 @@ class AdbDevice:
 
     def elements(self) -> list[Element]:
         """From `uiautomator dump`; empty when the device cannot dump now (moving screens, protected windows)."""
-        self.shell(["uiautomator", "dump", DUMP])
-        return read_window(self.shell(["cat", DUMP]), *self._size)
+        return read_window(dump_window(self.shell), *self._size)
 
     def snapshot(self) -> object:
         """adb alone cannot save the state of a device. Emulators can, see `envs.android.emulator`."""
@@ -180,6 +179,13 @@ def hide_pointer_lines(shell: Callable[[list[str]], object]) -> None:
     """Agents must not see where the last finger was. android_env switches these lines on whenever it launches."""
     for name in ("show_touches", "pointer_location"):
         shell(["settings", "put", "system", name, "0"])
+
+
+def dump_window(shell: Callable[[list[str]], str]) -> str:
+    """What `uiautomator dump` writes about the screen. Where it fails it may write nothing, so an older dump goes first."""
+    shell(["rm", "-f", DUMP])
+    shell(["uiautomator", "dump", DUMP])
+    return shell(["cat", DUMP])
 
 
 # ---------------------------------------------------------------------------------------------------- actions as commands

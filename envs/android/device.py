@@ -18,7 +18,14 @@ from PIL import Image
 
 from guiderail.agent.errors import EnvCrashed
 from guiderail.agent.types import Action, Answer, Click, LongPress, Point, Screenshot, Swipe, Wait
-from guiderail.envs.android.adb import DUMP, LONGEST_WAIT, adb_commands, app_table, hide_pointer_lines, read_window
+from guiderail.envs.android.adb import (
+    LONGEST_WAIT,
+    adb_commands,
+    app_table,
+    dump_window,
+    hide_pointer_lines,
+    read_window,
+)
 from guiderail.envs.live.device import Element, encode_png
 
 TOUCH, LIFT, REPEAT = 0, 1, 2
@@ -64,9 +71,8 @@ class AndroidDevice:
 
     def elements(self) -> list[Element]:
         """From `uiautomator dump`; empty when the device cannot dump now (moving screens, protected windows)."""
-        self.shell(["uiautomator", "dump", DUMP])
         height, width = self._pixels.shape[:2]
-        return read_window(self.shell(["cat", DUMP]), width, height)
+        return read_window(dump_window(self.shell), width, height)
 
     @property
     def answers(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,8 @@ from guiderail.envs.android.avd import OwnedFolder, copy_avd, own_folder
 HIGHEST_CONSOLE = 5682
 """The last even port at which an adb server recognises an emulator."""
 SNAPSHOT_SECONDS = 60.0
+MOST_LINES, LONGEST_LINE = 10_000, 1 << 16
+"""Of one answer of an emulator's console."""
 PORT_SECONDS = 2.0
 """How long a port may still be in use: an emulator that was just ended needs a moment to let go of its own."""
 ELSEWHERE = (
@@ -259,15 +261,31 @@ def console(port: int, command: str, timeout: float = 60.0) -> str:
     token_file = Path("~/.emulator_console_auth_token").expanduser()
     token = token_file.read_text("utf-8").strip() if token_file.is_file() else ""
     try:
+        deadline = time.monotonic() + timeout
         with socket.create_connection(("127.0.0.1", port), timeout=timeout) as wire, wire.makefile("rwb") as lines:
-            _answer(lines)
+            told = _told(wire, lines.readline, deadline)
+            _answer(told)
             for line in ([f"auth {token}"] if token else []) + [command]:
                 lines.write(f"{line}\n".encode())
                 lines.flush()
-                said = _answer(lines)
+                said = _answer(told)
             return said
     except OSError as error:
         raise EnvCrashed(f"console of emulator-{port}: {error}") from error
+
+
+def _told(wire: socket.socket, readline: Callable[[int], bytes], deadline: float) -> Iterator[bytes]:
+    """What the console says, line by line. Raises TimeoutError after `deadline`, and EnvCrashed where it says too much."""
+    for _ in range(MOST_LINES):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("no end of its answer in time")
+        wire.settimeout(left)
+        line = readline(LONGEST_LINE)
+        if not line:
+            return
+        yield line
+    raise EnvCrashed(f"emulator console: more than {MOST_LINES} lines")
 
 
 def _answer(lines: Iterable[bytes]) -> str:

@@ -42,7 +42,7 @@ def read_tasks(file: Path) -> dict[str, AndroidTask]:
     """Tasks by id. Raises DataError with file:line."""
     found: dict[str, AndroidTask] = {}
     try:
-        lines = file.read_text("utf-8").splitlines()
+        lines = file.read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}:1", f"not a readable task file ({error})") from None
     for number, line in enumerate(lines, 1):

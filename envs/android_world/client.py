@@ -88,7 +88,10 @@ class Client:
 
     @property
     def alive(self) -> bool:
-        return self._process.poll() is None
+        """Asked without reaping it, so that `close` can still end its group."""
+        if self._process.returncode is not None:
+            return False
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def ask(self, op: str, seconds: float = SECONDS, **given: Any) -> tuple[Message, bytes]:
         """One operation of `worker.AndroidWorld`, within `seconds`. Raises EnvCrashed, and SetupError where the user must act."""

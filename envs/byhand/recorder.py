@@ -291,7 +291,7 @@ def _state(device: Device) -> object | None:
 
 def _lines(folder: Path, name: str) -> list[Mapping[str, Any]]:
     file = folder / f"{name}.jsonl"
-    return [json.loads(text) for text in file.read_text("utf-8").splitlines() if text] if file.exists() else []
+    return [json.loads(text) for text in file.read_text("utf-8").split("\n") if text] if file.exists() else []
 
 
 def _draft(folder: Path) -> Line | None:

@@ -150,36 +150,41 @@ def _together(
     errors: list[Exception] = []
     waiting = list(reversed(todo))
     running: dict[Any, tuple[Any, int]] = {}
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            index = waiting.pop()
-            receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(
-                target=_work, args=(sender, form.name, units[index], index, out, options), daemon=True
-            )
-            process.start()
-            sender.close()
-            running[receiver] = process, index
-        ready = set(connection.wait(list(running)))
-        for receiver in [pipe for pipe in running if pipe in ready]:
-            process, index = running[receiver]
-            try:
-                message = receiver.recv()
-            except EOFError:
-                raise EnvCrashed(
-                    f"the process that read {units[index].name} died (killed, or out of memory); finished files are kept: "
-                    "run the same command again, with fewer --jobs if memory is short"
-                ) from None
-            if isinstance(message, int):
-                watch.tick(index, message)
-                continue
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                index = waiting.pop()
+                receiver, sender = context.Pipe(duplex=False)
+                process = context.Process(
+                    target=_work, args=(sender, form.name, units[index], index, out, options), daemon=True
+                )
+                process.start()
+                sender.close()
+                running[receiver] = process, index
+            ready = set(connection.wait(list(running)))
+            for receiver in [pipe for pipe in running if pipe in ready]:
+                process, index = running[receiver]
+                try:
+                    message = receiver.recv()
+                except EOFError:
+                    raise EnvCrashed(
+                        f"the process that read {units[index].name} died (killed, or out of memory); finished files are kept: "
+                        "run the same command again, with fewer --jobs if memory is short"
+                    ) from None
+                if isinstance(message, int):
+                    watch.tick(index, message)
+                    continue
+                process.join()
+                del running[receiver]
+                if isinstance(message, tuple):
+                    kind, where, reason = message
+                    errors.append(DataError(where, reason) if kind == "data" else SetupError(reason))
+                else:
+                    watch.end(index)
+    finally:  # else they would go on writing to a folder that is not locked any more
+        for process, _ in running.values():
+            process.terminate()
             process.join()
-            del running[receiver]
-            if isinstance(message, tuple):
-                kind, where, reason = message
-                errors.append(DataError(where, reason) if kind == "data" else SetupError(reason))
-            else:
-                watch.end(index)
     return errors
 
 
@@ -192,7 +197,7 @@ def _work(sender: Any, name: str, unit: Unit, index: int, out: Path, options: Op
         sender.send(None)
     except DataError as error:
         sender.send(("data", error.where, reason_of(error)))
-    except SetupError as error:
+    except (SetupError, OSError) as error:
         sender.send(("setup", "", str(error)))
 
 

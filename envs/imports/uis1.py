@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -37,18 +38,12 @@ def units(sources: Sequence[Path], options: Options) -> list[Unit]:
 
 def read(unit: Unit, context: Context) -> Iterator[Entry]:
     (path,) = unit.paths
-    if tables.is_table(path):
-        convention = _Convention(context)
-        for where, row in tables.rows(path, context.tick):
-            convention.add(_line_or_none(row, where))
-        rows = ((where, partial(line_of, row, where)) for where, row in tables.rows(path, context.tick))
-    else:
-        convention = _Convention(context)
-        for where, text in _texts(path, context):
-            convention.add(_parsed_or_none(text, where))
-        rows = ((where, partial(_parsed, text, where)) for where, text in _texts(path, context))
+    convention = _Convention(context)
+    for _, parse in _rows(path, context):
+        with suppress(DataError):  # said in the second pass
+            convention.add(parse())
     stored = convention.stored(unit.name)
-    for number, (where, parse) in enumerate(rows, 1):
+    for number, (where, parse) in enumerate(_rows(path, context), 1):
         yield where, partial(_entry, parse, unit, number, stored, context, where)
 
 
@@ -96,6 +91,16 @@ class _Convention:
         return found.stored
 
 
+def _rows(path: Path, context: Context) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """(where, what reads it) of each line or row of the file."""
+    if tables.is_table(path):
+        for where, row in tables.rows(path, context.tick):
+            yield where, partial(line_of, row, where)
+    else:
+        for where, text in _texts(path, context):
+            yield where, partial(_parsed, text, where)
+
+
 def _texts(path: Path, context: Context) -> Iterator[tuple[str, bytes]]:
     consumed = 0
     with path.open("rb") as file:
@@ -113,20 +118,6 @@ def _parsed(text: bytes, where: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(where, f"not JSON: {error}"[:300]) from None
-
-
-def _parsed_or_none(text: bytes, where: str) -> Any:
-    try:
-        return _parsed(text, where)
-    except DataError:
-        return None
-
-
-def _line_or_none(row: Mapping[str, Any], where: str) -> Any:
-    try:
-        return line_of(row, where)
-    except DataError:
-        return None
 
 
 def _entry(parse: Any, unit: Unit, number: int, stored: str, context: Context, where: str) -> Line:
@@ -155,14 +146,18 @@ def _step(recorded: Any, path: Path, inverted: bool, context: Context, where: st
     if not isinstance(content, dict) or name not in ACTION_NAMES:
         raise DataError(where, f"action {reprlib.repr(name)}, expected one of {', '.join(ACTION_NAMES)}")
     made = dict(recorded)
-    if inverted and name == "swipe":
-        made["action_content"] = exchanged(content, where)
     changed: Line = {"earlier": made.pop("import")} if "import" in made else {}
-    picture = recorded.get("screenshot")
-    if context.options.screen is None:
+    picture, screen = recorded.get("screenshot"), context.options.screen
+    size = (1, 1) if screen is None or screen == "infer" else screen
+    if screen is None:
         if isinstance(picture, str):
             changed["screenshot"] = picture
-        made["screenshot"] = context.put(encoded(_image(picture, path, context, where), where))
+        shot = encoded(_image(picture, path, context, where), where)
+        made["screenshot"], size = context.put(shot), (shot.width, shot.height)
+    if inverted and name == "swipe":
+        changed["exchanged"] = _is_vertical(content, size, where)
+        if changed["exchanged"]:
+            made["action_content"] = _exchanged(content)
     if "box_origin" not in made and _boxes(made):
         made["box_origin"], changed["box_origin"] = "annotation", "added"
     return made | ({"import": changed} if changed else {}) | {"was": name}
@@ -194,15 +189,18 @@ def _image(picture: Any, path: Path, context: Context, where: str) -> bytes:
     return read_file(file, where, hint=hint)
 
 
-def exchanged(content: Mapping[str, Any], where: str) -> Line:
-    """The action with start and end of a vertical swipe exchanged. Doing it twice changes nothing."""
+def _is_vertical(content: Mapping[str, Any], size: tuple[int, int], where: str) -> bool:
+    """As fractions of the screen, which is how UI-S1 and `Swipe.direction` compare. size: width and height; (1, 1) where they are
+    not known, so that pixels are compared."""
     try:
         (x1, y1), (x2, y2) = content["coordinate"], content["coordinate2"]
-        vertical = abs(x2 - x1) <= abs(y2 - y1)
+        return bool(abs(x2 - x1) / size[0] <= abs(y2 - y1) / size[1])
     except (KeyError, TypeError, ValueError):
         raise DataError(where, f"the swipe {reprlib.repr(dict(content))} does not have two points") from None
-    if not vertical:
-        return dict(content)
+
+
+def _exchanged(content: Mapping[str, Any]) -> Line:
+    """The swipe with start and end exchanged. Doing it twice changes nothing."""
     return dict(content) | {"coordinate": content["coordinate2"], "coordinate2": content["coordinate"]}
 
 
@@ -253,8 +251,11 @@ def _restored_step(step: Line, inverted: bool, where: str) -> Line:
     changed: Line = step.get("import", {})
     added = ("import", "box_origin") if changed.get("box_origin") == "added" else ("import",)
     whole: Line = {key: value for key, value in step.items() if key not in added}
-    if inverted and step["action_content"]["action"] == "swipe":
-        whole["action_content"] = exchanged(step["action_content"], where)
+    content = step["action_content"]
+    if inverted and content["action"] == "swipe":
+        # Where the step does not say whether it was exchanged, as before 0.2.0, it is what looks vertical in pixels.
+        turned = changed["exchanged"] if "exchanged" in changed else _is_vertical(content, (1, 1), where)
+        whole["action_content"] = _exchanged(content) if turned else content
     if "screenshot" in changed:
         whole["screenshot"] = changed["screenshot"]
     return whole | ({"import": changed["earlier"]} if "earlier" in changed else {})

@@ -202,7 +202,7 @@ def join(form: Format, units: list[Unit], out: Path, options: Options) -> Journa
         total |= {name: dict(counter) for name, counter in counters.items()}
         if loose.stat().st_size:
             total["gate"] = dict(Counter(total["gate"]) + Counter(gate(loose, options.screen)))
-            for text in loose.read_text("utf-8").splitlines():
+            for text in filter(None, loose.read_text("utf-8").split("\n")):
                 _put_once(file, json.loads(text), Unit("several", ()), seen, total)
         loose.unlink()
         file.flush()

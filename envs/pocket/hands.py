@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from guiderail.agent.types import (
     Action,
     Answer,
@@ -9,12 +11,14 @@ from guiderail.agent.types import (
     Key,
     LongPress,
     Open,
+    Point,
     Screenshot,
     Swipe,
     SystemButton,
     Type,
     Wait,
 )
+from guiderail.envs.android.adb import key_commands, type_commands
 from guiderail.envs.live.device import Element, encode_png
 from guiderail.envs.pocket.adb.shell import run
 from guiderail.envs.pocket.draw import draw
@@ -27,17 +31,19 @@ def perform(phone: Phone, action: Action) -> tuple[str, ...]:
     """Do one action. Returns the answers that it gave to the user."""
     match action:
         case Click(point):
-            phone.tap(point.x, point.y)
+            phone.tap(*_on_screen(point))
         case LongPress(point, seconds):
-            (phone.hold if seconds >= 0.5 else phone.tap)(point.x, point.y)
+            (phone.hold if seconds >= 0.5 else phone.tap)(*_on_screen(point))
         case Swipe(start, end):
-            phone.swipe(start.x, start.y, end.x, end.y)
+            phone.swipe(*_on_screen(start), *_on_screen(end))
         case Type(text):
-            phone.type(text)
+            for command in type_commands(text):
+                run(phone, command)
         case SystemButton(button):
             phone.key(button.upper())
         case Key(text):
-            phone.key(text.upper().removeprefix("KEYCODE_"))
+            for command in key_commands(text):
+                run(phone, command)
         case Open(text):
             phone.open(text)
         case Wait(seconds):
@@ -45,6 +51,14 @@ def perform(phone: Phone, action: Action) -> tuple[str, ...]:
         case Answer(text):
             return (text,)
     return ()
+
+
+def _on_screen(point: Point) -> tuple[float, float]:
+    """Points outside are moved to the edge, as on all devices."""
+    return min(max(point.x, 0.0), INSIDE), min(max(point.y, 0.0), INSIDE)
+
+
+INSIDE = math.nextafter(1.0, 0.0)
 
 
 class PhoneInHand:

@@ -90,6 +90,8 @@ class LivePocketTask:
         state = host.phone.state
         content = asdict(replace(state, clock=0.0, inputs=0, files=Files(), aosp=None))
         del content["files"]
+        if content["dialog"] and content["dialog"]["until"]:
+            content["dialog"]["until"] = round(content["dialog"]["until"] - state.clock, 6)
         content["popups"] = {k - state.inputs: text for k, text in state.popups.items() if k > state.inputs}
         told = json.dumps([content, device.answers], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:16]

@@ -91,6 +91,9 @@ _DOUBT = "too little to tell how they are stored, so up and down may be exchange
 def imported_from(line: Line) -> Any:
     """How the source of a line stores vertical swipes, where that is not finger motion (`envs.imports.uis1`)."""
     changed = line.get("import")
+    while isinstance(changed, dict) and "swipes" not in changed:  # imported again, for instance to merge data
+        earlier = changed.get("earlier")
+        changed = earlier.get("import") if isinstance(earlier, dict) else None
     return changed.get("swipes") if isinstance(changed, dict) else None
 
 

@@ -114,10 +114,16 @@ def _downloaded(name: str, download: bool) -> Path:
 
 def _tables_of(folder: Path, split: str) -> list[Path]:
     """The tables of one split, in order. Raises SetupError where there are several splits and none was chosen."""
-    found: dict[str, list[Path]] = {}
+    named: dict[str, dict[Path, list[Path]]] = {}
     for path in sorted(path for pattern in tables.PATTERNS for path in folder.glob(pattern) if path.is_file()):
         stem = _PART.sub("", path.stem)
-        found.setdefault(path.parent.name if stem == "data" and path.parent != folder else stem, []).append(path)
+        name = path.parent.name if stem == "data" and path.parent != folder else stem
+        named.setdefault(name, {}).setdefault(path.parent, []).append(path)
+    found: dict[str, list[Path]] = {}
+    for name, places in named.items():  # configurations of a data set are folders with equal names in them
+        for place, paths in places.items():
+            whole = name if len(places) == 1 else (place.relative_to(folder) / name).as_posix()
+            found[whole] = paths
     if (split and split not in found) or (not split and len(found) > 1):
         said = f"no split {split}" if split else "several splits"
         raise SetupError(

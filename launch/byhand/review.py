@@ -149,7 +149,7 @@ def _rows(run: Path) -> list[dict[str, Any]]:
     if not (run / ANSWERS).exists():
         return []
     load_answers(run / ANSWERS)
-    return [json.loads(text) for text in (run / ANSWERS).read_text("utf-8").splitlines() if text.strip()]
+    return [json.loads(text) for text in (run / ANSWERS).read_text("utf-8").split("\n") if text.strip()]
 
 
 def _given(rows: list[dict[str, Any]]) -> set[tuple[Any, ...]]:

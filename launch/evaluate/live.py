@@ -256,7 +256,9 @@ def pocket(
 @spread
 def miniwob(
     who: AgentSpec,
-    suite: Annotated[str, typer.Option(help="smoke, tiny, experts, android-world, pix2act, all, or page names")] = "smoke",
+    suite: Annotated[
+        str, typer.Option(help="smoke, tiny, experts, android-world, pix2act, all, or page names")
+    ] = "smoke",
     seeds: Annotated[int, typer.Option(help="episodes per task, from seeds --seed, --seed + 1, ...")] = 3,
     scale: Scale = 2,
     max_steps: Annotated[int, typer.Option(help="steps per attempt")] = 30,

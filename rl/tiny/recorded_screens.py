@@ -60,7 +60,7 @@ def elements_of(file: Path) -> dict[tuple[str, int], list[dict[str, Any]]]:
     """The elements that a recording's JSONL file holds; empty where it holds none. An episode without an id has the one that
     `load_episodes` gives it."""
     found = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1):
         row = json.loads(line) if line.strip() else {"steps": []}
         name = str(row.get("episode_id", f"{file.stem}-{number}"))
         found.update({(name, index): step.get("elements", []) for index, step in enumerate(row["steps"])})

@@ -215,6 +215,10 @@ WRITTEN: list[tuple[str, str, Action]] = [
     ("aguvis", "mobile.swipe(from_coord=[0.5, 0.7], to_coord=[0.5, 0.3])", Swipe(Point(0.5, 0.7), Point(0.5, 0.3))),
     ("aguvis", "mobile.open_app(app_name='Gmail')", Open("Gmail")),
     ("aguvis", "mobile.back()", SystemButton("Back")),
+    ("aguvis", "pyautogui.click(0.91, 0.07)", Click(Point(0.91, 0.07))),
+    ("aguvis", "mobile.wait(3)", Wait(3.0)),
+    ("aguvis", "pyautogui.write('a, b=c')", Type("a, b=c")),
+    ("aguvis", "mobile.swipe([0.5, 0.7], to_coord=[0.5, 0.3])", Swipe(Point(0.5, 0.7), Point(0.5, 0.3))),
 ]
 
 

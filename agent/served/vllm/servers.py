@@ -103,7 +103,7 @@ class ServerEngine:
         for server in self.alive:
             try:
                 found = server.weights()
-            except Failed as failed:
+            except (Failed, Refused) as failed:
                 self.lose(server, str(failed))
                 continue
             if found != self.expected:
@@ -275,8 +275,8 @@ class _Once:
             work()
             mine.set_result(None)
         except BaseException as error:
-            self.forget((name,))
             mine.set_exception(error)
+            self.forget((name,))  # which leaves what is not done
             raise
 
     def forget(self, names: Sequence[str]) -> None:

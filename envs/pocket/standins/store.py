@@ -49,7 +49,7 @@ def run(state: State, path: str, script: str, *values: Any) -> list[Row]:
             base.commit()
             state.files.write(path, base.serialize(), state.now)
             return answer
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OverflowError) as error:  # a number that SQLite cannot hold
         raise FileError(f"{path}: {error}") from None
 
 

@@ -125,7 +125,7 @@ def verbs(apps: Mapping[str, TableApp]) -> dict[str, Callable[..., None]]:
         app = apps[name]
         try:
             made = app.made({one.label: written(state, one.label) for one in app.form}, state.now)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:  # a day after the last that Python has
             tell(state, str(error))
             return
         if attempt(state, lambda: store.insert(state, app.path, app.table, made)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -283,3 +284,16 @@ def test_a_features_folder_that_stops_working_and_files_that_hold_none(policy: L
     folder.path.rmdir()
     with pytest.raises(SetupError, match="vision features cannot be kept in"):
         folder.write("one", Features(torch.zeros(1, 1)))
+
+
+def test_a_feature_file_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = FeatureFolder(tmp_path / "features", 1 << 30)
+
+    def full(tensors: Any, path: str) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("guiderail.agent.local.features.save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        folder.write("one", Features(torch.zeros(1, 1)))
+    assert list(folder.path.iterdir()) == []

@@ -10,7 +10,7 @@ import pytest
 
 from guiderail.agent.errors import EnvCrashed, SetupError
 from guiderail.agent.types import Answer, Click, Key, LongPress, Open, Point, Swipe, SystemButton, Terminate, Type, Wait
-from guiderail.envs.android.adb import Adb, AdbDevice, adb_commands, app_table
+from guiderail.envs.android.adb import Adb, AdbDevice, adb_commands, app_table, dump_window, read_window
 from guiderail.envs.pocket.adb.adbd import Adbd
 from guiderail.envs.pocket.adb.shell import run_line
 from guiderail.envs.pocket.adb_host import AdbHost
@@ -217,3 +217,22 @@ def test_storage_through_the_shell():
     assert sh("date") == "Sun Oct 15 16:00:30 UTC 2023\n"
     assert "2023-10-15 16:00:30.000000000 +0000 t.txt" in sh("ls -l /sdcard")
     assert sh("mv /sdcard/c /sdcard/c/d").startswith("mv: ")
+
+
+def test_a_dump_that_fails_shows_no_older_screen():
+    xml = '<hierarchy><node text="Settings" clickable="true" bounds="[0,0][10,10]"/></hierarchy>'
+    files, works = {}, [True]
+
+    def shell(args):
+        match args:
+            case ["rm", "-f", path]:
+                files.pop(path, None)
+            case ["uiautomator", "dump", path]:
+                files.update({path: xml} if works[0] else {})
+            case ["cat", path]:
+                return files.get(path, f"cat: {path}: No such file or directory")
+        return ""
+
+    assert [one.text for one in read_window(dump_window(shell), 100, 100)] == ["Settings"]
+    works[0] = False
+    assert read_window(dump_window(shell), 100, 100) == []

@@ -8,7 +8,9 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import pytest
 from guiderail.agent.errors import EnvCrashed, SetupError
 from guiderail.agent.types import Open
 from guiderail.envs.android.avd import copy_avd
-from guiderail.envs.android.emulator import EmulatorSpec, Lease, android_env_config, launch_command, lease
+from guiderail.envs.android.emulator import EmulatorSpec, Lease, android_env_config, console, launch_command, lease
 
 needs_adb = pytest.mark.skipif(shutil.which("adb") is None, reason="no adb client here; apt-get install adb")
 
@@ -276,3 +278,18 @@ def test_android_env_connects_to_what_runs():
     launcher = config.simulator.emulator_launcher
     assert (launcher.emulator_console_port, launcher.adb_port, launcher.grpc_port) == (5560, 5561, 8557)
     assert config.simulator.adb_controller.device_name == "emulator-5560"
+
+
+def test_a_console_that_talks_on_has_a_deadline():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def talk():
+            wire = server.accept()[0]
+            with wire, suppress(OSError):
+                while True:
+                    wire.sendall(b"and another line\n")
+                    time.sleep(0.02)
+
+        threading.Thread(target=talk, daemon=True).start()
+        with pytest.raises(EnvCrashed, match="in time"):
+            console(server.getsockname()[1], "avd name", timeout=0.3)

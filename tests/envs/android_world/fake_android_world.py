@@ -1,6 +1,7 @@
 """Looks like the android_world package to our worker: copied as android_world/__init__.py. Task names say what goes wrong."""
 
 import os
+import subprocess
 import sys
 import time
 from types import ModuleType, SimpleNamespace
@@ -22,6 +23,10 @@ class Task:
             time.sleep(60)
         if self.name == "Die":
             print("Killed by the kernel", file=sys.stderr, flush=True)
+            time.sleep(0.2)
+            os._exit(9)
+        if self.name == "Orphan":
+            print(f"child {subprocess.Popen(['sleep', '60']).pid}", flush=True)
             time.sleep(0.2)
             os._exit(9)
         if self.name == "Bad":
@@ -72,7 +77,7 @@ def opened(**given):
 
 class Registry:
     def get_registry(self, family):
-        return dict.fromkeys(("Good", "Hang", "Die", "Bad", "Half"))
+        return dict.fromkeys(("Good", "Hang", "Die", "Bad", "Half", "Orphan"))
 
 
 class Suite(dict):

@@ -250,3 +250,22 @@ def test_android_world_is_found_where_the_variable_says(monkeypatch, python):
     world = world_of("android-world", {"names": ["Good"], "emulator": {"avd": "Pixel"}})
     assert (world.python, world.names, world.emulator.avd) == (python, ("Good",), "Pixel")
     assert [name for name, _ in world.listed()] == ["Good_0"]
+
+
+def test_what_a_process_started_ends_with_it_also_when_it_died_first(python, monkeypatch):
+    client = Client(python)
+    client.ask("suite", names=["Orphan"], seed=1, combinations=1, family="android_world")
+    client.ask("open", console_port=1)
+    with monkeypatch.context() as patched, pytest.raises(EnvCrashed, match="ended during start"):
+        patched.setattr(client, "close", lambda: None)
+        client.ask("start", task="Orphan_0")
+    deadline = time.monotonic() + 10
+    while client.alive and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not client.alive
+    child = Path(f"/proc/{client._said[-1].removeprefix('child ')}/cmdline")
+    assert child.read_bytes() == b"sleep\x0060\x00"
+    client.close()
+    while child.exists() and child.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not child.exists() or not child.read_bytes()

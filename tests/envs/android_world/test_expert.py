@@ -47,7 +47,7 @@ def test_notes_are_written_changed_and_pasted(hand):
     files = hand.phone.state.files
     go(hand, "MarkorCreateNote", file_name="one.md", text="first")
     go(hand, "MarkorEditNote", file_name="one.md", edit_type="footer", footer="last")
-    assert files[f"{MARKOR}/one.md"] == b"firstlast"  # a field holds one line: the newline between them does not arrive
+    assert files[f"{MARKOR}/one.md"] == b"first last"  # a newline is typed as a blank
     go(hand, "SystemCopyToClipboard", clipboard_content="copied")
     go(hand, "MarkorCreateNoteFromClipboard", file_name="two.md")
     assert files[f"{MARKOR}/two.md"] == b"copied"

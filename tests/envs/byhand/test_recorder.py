@@ -202,3 +202,14 @@ def test_folders_of_several_people_merge(tmp_path):
     assert len(loaded.episodes) == 4
     assert {"ann-1", "bob-1", "hand-1"} < {episode.id for episode in loaded.episodes}
     assert all(step.box_origin == "tree" for e in loaded.episodes for step in e.steps if isinstance(step.action, Click))
+
+
+def test_any_character_may_stand_in_a_goal(tmp_path):
+    goal = "one\u2028two\x85three"
+    for number in range(2):
+        recorder = Recorder(tmp_path / "mine", "ann")
+        recorder.begin(PhoneInHand(Phone(task("toggle", 0).start())), goal)
+        recorder.do(SystemButton("Home"))
+        assert recorder.finish("success")["episode_id"] == f"ann-{number + 1}"
+        recorder.close()
+    assert [episode.goal for episode in load_episodes(tmp_path / "mine").episodes] == [goal, goal]

@@ -1,6 +1,7 @@
 """Processes, kill -9, resuming: nothing half-written is ever taken for complete, nothing finished is done again."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -134,6 +135,16 @@ def test_several_processes_write_the_same_bytes_as_one(shards, tmp_path):
     run_import("androidcontrol", [shards], tmp_path / "three", jobs=3, progress=reads.append)
     assert tree(tmp_path / "one") == tree(tmp_path / "three")
     assert reads[-1].done == reads[-1].total == sum(p.stat().st_size for p in shards.iterdir())
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_folder_that_cannot_be_written_is_said_with_any_number_of_processes(shards, tmp_path, jobs):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "images").write_text("a file")
+    with pytest.raises((OSError, SetupError), match="out/images"):
+        run_import("androidcontrol", [shards], out, jobs=jobs)
+    assert not multiprocessing.active_children()
 
 
 RUN = "import sys; from pathlib import Path; from guiderail.envs.imports.run import run_import; " \

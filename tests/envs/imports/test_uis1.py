@@ -65,6 +65,18 @@ def test_inverted_vertical_swipes_become_finger_motion_and_go_back(take):
     assert [s.action.direction for s in data.episodes[0].steps[:10]] == ["up"] * 9 + ["right"]
 
 
+def test_the_longer_side_of_the_screen_does_not_make_a_swipe_vertical(take):
+    """On a screen of 108x240, 40 pixels to the right are farther than 50 down."""
+    slanted = {"action": "swipe", "coordinate": [30, 80], "coordinate2": [70, 130]}
+    source = [line(*[DOWN] * 9, slanted)]
+    out = take(*source)
+    assert steps_of(out / "episodes.jsonl")[9] == slanted
+    loaded = load_episodes(out).episodes[0].steps[9].action
+    assert loaded.direction == load_episodes(out.parent / "src" / "data.jsonl").episodes[0].steps[9].action.direction
+    assert loaded.direction == "right"
+    assert export(out) == source
+
+
 def test_labels_decide_and_true_finger_motion_is_left_alone(take):
     labelled = line(*[DOWN] * 3, CLICK)
     for step in labelled["steps"][:3]:
@@ -108,6 +120,8 @@ def test_merging_an_import_again_and_exporting_gives_the_first_source(take, tmp_
     again = tmp_path / "again"
     run_import("uis1", [out, out / "episodes.jsonl"], again)
     assert steps_of(again / "episodes.jsonl")[0]["coordinate"] == [54, 180.5]
+    for folder in (out, again):
+        assert all(step.exchanged for step in load_episodes(folder).episodes[0].steps[:9])
     assert export(again) == source
 
 

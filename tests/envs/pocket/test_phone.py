@@ -10,7 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guiderail.agent.errors import SetupError
+from guiderail.agent.types import Click, Key, Point, Swipe, Type
+from guiderail.envs.android.adb import adb_commands
+from guiderail.envs.pocket.adb.shell import run
 from guiderail.envs.pocket.draw import draw, text_box
+from guiderail.envs.pocket.hands import PhoneInHand
 from guiderail.envs.pocket.phone import Phone
 from guiderail.envs.pocket.state import new_state
 from guiderail.envs.pocket.tasks import demonstrate, task, tasks
@@ -234,3 +238,29 @@ def test_random_walks_reach_every_page():
         ("Clock", "add"),
         ("Notes", "new"),
     } <= seen
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        Click(Point(1.0, 0.5)),
+        Swipe(Point(0.5, 0.75), Point(0.5, -0.2)),
+        Type("a\nb"),
+        Type("caf\u00e9"),
+        Key("4"),
+        Key(" back"),
+        Key("KEYCODE_DEL"),
+    ],
+)
+def test_the_phone_in_hand_does_what_adb_commands_do(action):
+    """Also where an action of a model is odd: points outside, control characters, keys by number."""
+    made = task("note", 3)
+    hands = [PhoneInHand(Phone(made.start())) for _ in range(2)]
+    for hand in hands:
+        for _ in range(2):
+            hand.act(made.expert(hand.phone, hand.answers).action)
+    hands[0].act(action)
+    phone = hands[1].phone
+    for command in adb_commands(action, (phone.width, phone.height), {}):
+        run(phone, command)
+    assert hands[0].phone.state == phone.state

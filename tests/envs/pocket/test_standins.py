@@ -94,6 +94,25 @@ def test_forms_say_what_is_wrong(hand):
     assert "Not a date and time" in texts(hand)
 
 
+def test_numbers_and_days_that_nothing_can_hold(hand):
+    hand.act(Open("Pro Expense"))
+    tap(hand, "Add")
+    hand.act(Type("Tea"))
+    tap(hand, "Amount")
+    hand.act(Type("100000000000000000"))
+    tap(hand, "Save")
+    assert any("too large" in text for text in texts(hand))
+    tap(hand, "OK")
+    hand.act(Open("Simple Calendar Pro"))
+    tap(hand, "Add")
+    tap(hand, "2023-10-15")
+    hand.act(Type("9999-12-31"))
+    tap(hand, "08:00")
+    hand.act(Type("23:00"))
+    tap(hand, "Save")
+    assert any("out of range" in text for text in texts(hand))
+
+
 def test_a_row_is_searched_opened_and_deleted(hand):
     for k in range(30):
         row = {"title": f"Soup {k}", "directions": "with salt" if k == 7 else "plain"}

@@ -316,3 +316,14 @@ def test_a_report_finds_recordings_in_a_table(data, tmp_path):
     (tmp_path / "hf").rename(gone)
     assert "recording not found" in recording(discover([tmp_path / "run"])[0], None).state
     assert recording(discover([tmp_path / "run"])[0], str(gone)).found
+
+
+def test_configurations_of_a_data_set_are_not_mixed(tmp_path):
+    for name in ("en", "zh"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        for part in range(2):
+            written(tmp_path / "d" / name / f"train-{part:05d}-of-00002.parquet", [row(goal=f"{name} {part}")])
+    with pytest.raises(SetupError, match="several splits; its tables are en/train, zh/train"):
+        gr.load_episodes(tmp_path / "d")
+    goals = [episode.goal for episode in gr.load_episodes(f"{tmp_path}/d:zh/train").episodes]
+    assert goals == ["zh 0", "zh 1"]

@@ -12,6 +12,7 @@ from guiderail.agent.errors import EnvCrashed, SetupError
 from guiderail.agent.policy import Sampling
 from guiderail.agent.types import Completion, Outcome, Rollout
 from guiderail.envs.live.attempts import Patience
+from guiderail.envs.pocket.state import Dialog
 from guiderail.envs.pocket.world import PocketTasks
 from guiderail.envs.recordings.match import GUIDERAIL
 from guiderail.envs.recordings.replay import walk
@@ -72,6 +73,19 @@ def test_equal_states_have_equal_keys_on_other_phones_and_another_state_has_anot
     assert task.state_key() != first
     task.close()
     other.close()
+
+
+def test_how_long_a_wait_still_takes_is_part_of_the_state(site):
+    task = site.session.task(NAMES[0])
+    task.start()
+    state = task._started()[0].phone.state
+    state.dialog = Dialog("Please wait", [], until=state.clock + 1.5)
+    first = task.state_key()
+    state.clock += 1.0
+    assert task.state_key() != first
+    state.dialog.until += 1.0
+    assert task.state_key() == first
+    task.close()
 
 
 def test_gigpo_compares_turns_of_one_state(site):
