@@ -42,7 +42,7 @@ from guiderail.rl.live.site import SiteSpec
 from guiderail.rl.rollout.difficulty import Difficulty
 from guiderail.rl.rollout.from_config import Live, live_plan, recorded_plan
 from guiderail.rl.rollout.generation import Collector, units_of
-from guiderail.rl.rollout.mix import MixedCollector
+from guiderail.rl.rollout.mix import MixedCollector, share_of
 from guiderail.rl.rollout.plan import Generation, Plan
 from guiderail.rl.rollout.worlds import world_of
 from guiderail.rl.runs.generations import LESSONS, drop_generations, log_generation
@@ -302,7 +302,10 @@ def rl_trainer(setup: TrainingSetup, live: Live | None, out: Path, log: RunLog |
     config, method, episodes = setup.config, setup.config.method, setup.episodes
     training, deepspeed = training_of(config)
     units = len(units_of(method, episodes, setup.dialogue)) if live is None else len(live.names)
-    training, visits = in_updates(training, units, method.groups, method.tries)
+    groups = method.groups - (
+        share_of(method.groups, method.mix) if method.mix else 0
+    )  # those along recordings count none
+    training, visits = in_updates(training, units, groups, method.tries)
     args = make_training_args({**training, "temperature": method.temperature}, out, deepspeed)
     generations = args.max_steps // updates_of(vars(args)).per_generation
     lengths = {episode.id: len(episode.steps) for episode in episodes}

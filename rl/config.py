@@ -102,7 +102,48 @@ class Config(Section):
             raise ValueError("method.credit=ui-s1-states needs online.expert=true, which judges each turn")
         if self.online.ahead:
             self._can_be_ahead()
+        self._check_sampling()
+        if live:
+            self._check_live()
+        else:
+            self._nothing_of_live_attempts()
         return self
+
+    def _check_sampling(self) -> None:
+        method, served = self.method, self.rollout.engine != "local"
+        if method.temperature != 1.0 and (served or self.online.ahead or self.online.replay):
+            raise ValueError(
+                "method.temperature must be 1 where turns are weighed by their sampler's probabilities, which are those at "
+                "temperature 1 (a vLLM engine, online.ahead, online.replay)"
+            )
+        if method.difficulty is not None and served:
+            raise ValueError(f"method.difficulty needs rollout.engine=local, got {self.rollout.engine}")
+
+    def _check_live(self) -> None:
+        method, fork = self.method, self.online.fork
+        if method.credit == "ui-s1" and not self.online.expert:
+            raise ValueError(
+                "method.credit=ui-s1 needs online.expert=true in a live world: nothing else judges a turn there"
+            )
+        if fork is not None and fork.most is not None and method.credit != "ui-s1":
+            raise ValueError(
+                f"online.fork.most needs method.credit=ui-s1, got {method.credit}: a branch that is cut has no outcome"
+            )
+        if fork is not None and (fork.train == "answer" or fork.continuations > 1) and (unfit := self._shaping()):
+            raise ValueError(f"method.{unfit[0]} looks at whole attempts; online.fork trains single answers here")
+
+    def _nothing_of_live_attempts(self) -> None:
+        """Keys that would do nothing."""
+        algorithm = self.method.algorithm
+        idle = [f"method.{key}" for key in self._shaping()] + ["method.mix"] * bool(self.method.mix)
+        idle += [f"online.{key}" for key in Online.model_fields if getattr(self.online, key) != getattr(Online(), key)]
+        idle = ["world"] * (self.world is not None) + [key for key in idle if key != "online.importance_cap"]
+        if idle:
+            raise ValueError(f"{idle[0]} is of live attempts, method.algorithm online; got {algorithm}")
+
+    def _shaping(self) -> list[str]:
+        """The keys of rl/credit/shaping.py that are set."""
+        return [key for key in ("shortest_path", "refusal", "repetition", "invalid") if getattr(self.method, key)]
 
     def _check_teacher(self) -> None:
         method, given = self.method, self.teacher

@@ -170,7 +170,7 @@ class Fleet:
             raise EnvCrashed("the fleet was closed")
         for worker in self.workers:
             if worker.start_if_due() and worker.connection is not None:
-                worker.wire, worker.given, worker.open = Wire(worker.connection), 0, False
+                worker.wire, worker.given, worker.open = Wire(worker.connection, self.silence), 0, False
         starting = any(w.process is not None and not w.opened for w in self.workers if not w.spare)
         if starting and not any(worker.orders for worker in self.workers):
             return True  # or the first to open would get everything
@@ -260,7 +260,7 @@ class Fleet:
                 if self._full(worker) and not worker.orders:
                     self.recycled += 1
                     worker.stop(2)
-                    worker.wire = None
+                    worker.wire, worker.given = None, 0
                     self._stand_in(worker)
                 continue
             reason = f"worker {worker.number} died: {worker.said}" if worker.said else reason
@@ -278,7 +278,7 @@ class Fleet:
                 else:
                     finish(walk, lost(walk.order, reason))
             ready[:] = [one for one in ready if one[0] is not worker]
-            worker.orders, worker.waiting, worker.wire, worker.said = {}, set(), None, ""
+            worker.orders, worker.waiting, worker.wire, worker.given, worker.said = {}, set(), None, 0, ""
             worker.start_at = time.monotonic() + min(30.0, 2.0 ** (self._deaths - 2))
             self._stand_in(worker)
 

@@ -4,6 +4,8 @@ through a pipe."""
 from __future__ import annotations
 
 import os
+import queue
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -43,11 +45,21 @@ class SiteSpec:
         return Site(self.world.open(worker), dialogue, self.patience, self.retries, rules, self.shown)
 
 
+def _listen(wire: Wire, told: queue.SimpleQueue[Any]) -> None:
+    """Take what comes at once. The supervisor sends while this process does: if neither read, both could wait for ever."""
+    try:
+        while True:
+            told.put(wire.receive())
+    except Exception as error:
+        told.put(error)
+
+
 def serve(connection: Connection, spec: SiteSpec, number: int) -> None:
     """The main function of a worker process. It ends when the pipe is closed."""
     with suppress(PermissionError):  # it leads its group already
         os.setsid()
     wire = Wire(connection)
+    told: queue.SimpleQueue[Any] = queue.SimpleQueue()
     site: Site | None = None
     walks: dict[int, Asking[Any]] = {}
 
@@ -61,8 +73,11 @@ def serve(connection: Connection, spec: SiteSpec, number: int) -> None:
     try:
         site = spec.open(number)
         wire.send(("open",))
+        threading.Thread(target=_listen, args=(wire, told), daemon=True).start()
         while True:
-            match wire.receive():
+            match told.get():
+                case Exception() as error:
+                    raise error
                 case ("begin", int(key), order):
                     walks[key] = site.begin(order)
                     step(key, next)

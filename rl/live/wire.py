@@ -8,7 +8,10 @@ last about them. Of those that no last message comes for, the oldest are forgott
 from __future__ import annotations
 
 import io
+import os
 import pickle
+import socket
+import struct
 from collections import OrderedDict
 from multiprocessing.connection import Connection
 from typing import Any
@@ -20,10 +23,13 @@ KEPT = 256 << 20
 
 
 class Wire:
-    """One end. Both processes are ours: what comes is unpickled."""
+    """One end. Both processes are ours: what comes is unpickled. seconds: for which the other end may take, or give, nothing of a
+    message that has begun; None: for ever. After that it counts as gone."""
 
-    def __init__(self, connection: Connection):
+    def __init__(self, connection: Connection, seconds: float | None = None):
         self.connection = connection
+        if seconds is not None:
+            _set_deadlines(connection, seconds)
         self._sent = _Kept()
         self._got = _Kept()
 
@@ -43,6 +49,14 @@ class Wire:
         if last:
             self._got.forget(unpickler.named)
         return value
+
+
+def _set_deadlines(connection: Connection, seconds: float) -> None:
+    """Of the socket below. A read or write that waits longer raises BlockingIOError."""
+    spell = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
+    with socket.socket(fileno=os.dup(connection.fileno())) as same:
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            same.setsockopt(socket.SOL_SOCKET, option, spell)
 
 
 class _Kept(OrderedDict[str, Screenshot]):

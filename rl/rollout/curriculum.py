@@ -74,7 +74,7 @@ class Curriculum:
     def learn(self, groups: Sequence[Group], generation: int) -> None:
         """Take in what a generation sampled; forked groups say nothing about a task's start and are left out."""
         for group in groups:
-            outcomes = [one.outcome for one in group.rollouts if one.outcome is not None]
+            outcomes = [one.outcome for one in group.rollouts if one.outcome is not None and one.sampled is None]
             if not outcomes or any(one.start for one in group.rollouts):
                 continue
             known = self.known.setdefault(group.unit, Known())

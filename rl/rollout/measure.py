@@ -16,13 +16,14 @@ def measured(groups: Sequence[Group], weighed: Sequence[Weighed], seconds: float
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     rows = [row for group in groups for row in group.samples if row]
     signals = Counter(group.signal for group in groups)
-    turns = sum(len(rollout.turns) for rollout in rollouts)
+    fresh = [rollout for rollout in rollouts if rollout.sampled is None]
+    turns = sum(len(rollout.turns) for rollout in fresh)
     metrics = {
         "groups/kept": signals["kept"],
         **{f"groups/{name.replace(' ', '_')}": signals[name] / max(1, len(groups)) for name in DROPPED},
         "rollout/reward": mean([sample.reward for row in rows for sample in row]),
         "rollout/first_return": mean([row[0].ret for row in rows]),
-        **rates(rollouts),
+        **rates(fresh),
         "rollout/turns": turns,
         "rollout/turns_per_second": turns / max(seconds, 1e-9),
     }

@@ -21,13 +21,14 @@ from guiderail.rl.rollout.plan import Shown
 
 
 def shown_samples(group: Sequence[Rollout], shown: Shown) -> tuple[StepSample, ...]:
-    """One sample for each turn at which the expert was asked, and for each prompt of a recording at which it has a thought."""
+    """One sample for each turn at which the expert was asked, and for each prompt of a recording at which it has a thought.
+    Prompts that are too long cannot be trained on."""
+    fitting = [(r, turn) for r in group for turn in r.turns if turn.completion.finish != "budget"]
     if shown.expert is None:
-        return tuple(_sample(r, turn, turn.shown, shown) for r in group for turn in r.turns if turn.shown)
+        return tuple(_sample(r, turn, turn.shown, shown) for r, turn in fitting if turn.shown)
     first: dict[Prompt, tuple[Rollout, Turn]] = {}
-    for rollout in group:
-        for turn in rollout.turns:
-            first.setdefault(turn.prompt, (rollout, turn))
+    for rollout, turn in fitting:
+        first.setdefault(turn.prompt, (rollout, turn))
     said = [(rollout, turn, shown.expert(rollout.unit, turn.index)) for rollout, turn in first.values()]
     return tuple(_sample(rollout, turn, text, shown) for rollout, turn, text in said if text)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from guiderail.agent.codec import action_from_json, action_to_json
 from guiderail.agent.dialogue import Dialogue, transform
-from guiderail.agent.types import Completion, Outcome, Rollout, Screenshot, Turn
+from guiderail.agent.types import Completion, Outcome, Rollout, Screenshot, Turn, Verdict
 from guiderail.rl.rollout.drive import seed_of
 from guiderail.rl.rollout.plan import Group
 
@@ -64,7 +64,8 @@ class Successes:
             prompt = self.dialogue.prompt(kept["goal"], shots, [turn.history_text() for turn in turns])
             said = Completion(row["text"], tuple(row["token_ids"]), tuple(row["logprobs"]), row["finish"])
             action = None if row["action"] is None else action_from_json(row["action"], transform(prompt.screen))
-            turns.append(Turn(index, prompt, said, row["thought"], action, state=row["state"]))
+            verdict = Verdict(**row["verdict"]) if row.get("verdict") else None  # checkpoints before 0.2.0 have none
+            turns.append(Turn(index, prompt, said, row["thought"], action, verdict=verdict, state=row["state"]))
         outcome = Outcome(**{**kept["outcome"], "side_effects": None})
         return Rollout(unit, sample, tuple(turns), "finished", outcome, kept["goal"], sampled=int(kept["generation"]))
 
@@ -88,6 +89,7 @@ def _plain(rollout: Rollout, generation: int) -> Kept:
                 "finish": turn.completion.finish,
                 "thought": turn.thought,
                 "action": None if turn.action is None else action_to_json(turn.action, transform(turn.screen)),
+                "verdict": None if turn.verdict is None else asdict(turn.verdict),
                 "state": turn.state,
                 "screenshot": turn.screen.screenshot.digest,
                 "size": [turn.screen.screenshot.width, turn.screen.screenshot.height],

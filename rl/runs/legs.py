@@ -37,10 +37,10 @@ def may_change(about: About, name: str) -> bool:
 
 
 def _constant(about: About) -> bool:
-    """Whether an update's learning rate and patch budget are the same however many follow. SFT's default is not: TRL's is linear."""
+    """Whether an update's learning rate, patch budget and band of tasks are the same however many follow. SFT's default is not: TRL's is linear."""
     config = about.config or {}
     training, algorithm = config.get("training", {}), config.get("method", {}).get("algorithm")
-    if config.get("method", {}).get("patch_budget") == "falling":
+    if config.get("method", {}).get("patch_budget") == "falling" or config.get("online", {}).get("bands"):
         return False
     schedule = training.get("lr_scheduler_type", "linear" if algorithm == "sft" else "constant")
     warmup = training.get("warmup_steps") or 0

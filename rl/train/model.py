@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from guiderail.agent.dialogue import Dialogue
 from guiderail.agent.errors import PromptTooLong, SetupError
 from guiderail.agent.local.encode import Encoder
 from guiderail.agent.local.loading import load_model, with_adapter
+from guiderail.agent.local.vision import plain_model
 from guiderail.agent.types import Episode
 from guiderail.envs.recordings.replay import expert_prompt
 
@@ -52,13 +54,21 @@ def trainable_model(
             lora.exclude_modules = r".*\bvisual\b.*"
     if adapter is not None:
         model = with_adapter(model, adapter, path, trainable=True)
+        if freeze_vision:  # of the adapter, too
+            plain_model(model).model.visual.requires_grad_(False)
     return model
+
+
+def _words(episode: Episode) -> int:
+    """Characters of what the expert thinks and types."""
+    return sum(len(step.thought or "") + len(getattr(step.action, "text", "")) for step in episode.steps)
 
 
 def check_budget(episodes: Sequence[Episode], dialogue: Dialogue, encoder: Encoder) -> None:
     """SetupError before training when even the experts' own words do not fit the prompt budget, with one that fits them."""
     tokens, where = 0, ""
-    for episode in sorted(episodes, key=lambda e: len(e.steps), reverse=True)[:8]:
+    most = [nlargest(8, episodes, key=measure) for measure in (lambda e: len(e.steps), _words)]
+    for episode in {id(one): one for one in (*most[0], *most[1])}.values():
         try:
             encoder.prompt(expert_prompt(episode, len(episode.steps) - 1, dialogue))
         except PromptTooLong as error:

@@ -290,9 +290,11 @@ class SemiOnlineTrainer(ExactCheckpoints, GRPOTrainer):  # type: ignore[misc]
     def _weigh(self, batch: dict[str, Any]) -> None:
         known = [sample is not None and (self.other_sampler or sample.behind > 0) for sample in batch["samples"]]
         old = batch["old_per_token_logps"]
-        weights = importance(old, batch["rollout_logps"].to(old.device), known, self.importance_cap)
+        sampler = batch["rollout_logps"].to(old.device)
+        weights = importance(old, sampler, known, self.importance_cap)
         batch["tool_mask"] = batch["tool_mask"].to(old.device) * weights
-        self._metrics["train"]["update/importance"].append(weights[known].mean().item() if any(known) else 1.0)
+        weighed = weights[known][~sampler[known].isnan()]
+        self._metrics["train"]["update/importance"].append(weighed.mean().item() if len(weighed) else 1.0)
 
     def tell(self, turns: Sequence[EncodedTurn], k: int) -> Told:
         """What these weights say at the target tokens of these rows, see `Teacher.tell`."""

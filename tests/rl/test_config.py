@@ -77,6 +77,35 @@ def test_mistakes_are_named(config, override, message):
         load_config(config, [override])
 
 
+ONLINE = ["method.algorithm=online", "world.name=pocket"]
+SERVED = ["rollout.engine=vllm-server", "rollout.server=http://h:1"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            [*ONLINE, "method.temperature=0.7", "online.replay=4"],
+            "method.temperature must be 1 where turns are weighed",
+        ),
+        (["method.temperature=0.7", *SERVED], "method.temperature must be 1"),
+        (["method.difficulty={}", *SERVED], "method.difficulty needs rollout.engine=local, got vllm-server"),
+        ([*ONLINE, "method.credit=ui-s1"], "method.credit=ui-s1 needs online.expert=true"),
+        ([*ONLINE, "online.fork.most=3"], "online.fork.most needs method.credit=ui-s1, got outcome"),
+        ([*ONLINE, "online.fork.train=answer", "method.invalid=0.1"], "method.invalid looks at whole attempts"),
+        ([*ONLINE, "online.fork.continuations=2", "method.refusal=0.1"], "method.refusal looks at whole attempts"),
+        (["world.name=pocket"], "world is of live attempts, method.algorithm online; got semi-online"),
+        (["method.mix=0.5"], "method.mix is of live attempts"),
+        (["online.bands=true"], "online.bands is of live attempts"),
+        (["method.algorithm=offline", "method.repetition=0.1"], "method.repetition is of live attempts"),
+    ],
+)
+def test_keys_that_would_do_nothing_or_something_else_are_refused(config, overrides, message):
+    load_config(config, [*ONLINE, "method.invalid=0.1", "online.fork.train=branch", "method.temperature=0.7"])
+    with pytest.raises(SetupError, match=message):
+        load_config(config, overrides)
+
+
 def test_files_that_are_no_configs(tmp_path):
     with pytest.raises(SetupError, match="no config file"):
         load_config(tmp_path / "none.yaml")

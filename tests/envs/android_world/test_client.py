@@ -256,9 +256,10 @@ def test_what_a_process_started_ends_with_it_also_when_it_died_first(python, mon
     client = Client(python)
     client.ask("suite", names=["Orphan"], seed=1, combinations=1, family="android_world")
     client.ask("open", console_port=1)
-    with monkeypatch.context() as patched, pytest.raises(EnvCrashed, match="ended during start"):
+    with monkeypatch.context() as patched:
         patched.setattr(client, "close", lambda: None)
-        client.ask("start", task="Orphan_0")
+        with pytest.raises(EnvCrashed, match="ended during start"):
+            client.ask("start", task="Orphan_0")
     deadline = time.monotonic() + 10
     while client.alive and time.monotonic() < deadline:
         time.sleep(0.05)

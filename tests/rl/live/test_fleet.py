@@ -1,10 +1,13 @@
 """Worlds in worker processes: the same groups as in this process, whatever the workers do."""
 
 import os
+import queue
 import random
 import signal
+import struct
 import threading
 import time
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from multiprocessing import AuthenticationError, Pipe
 from multiprocessing.connection import Client
@@ -19,7 +22,8 @@ from guiderail.rl.credit.named import credit_named
 from guiderail.rl.credit.uis1 import CreditRules
 from guiderail.rl.live.fleet import Fleet
 from guiderail.rl.live.on_ray import Agent, CalledBack, starting
-from guiderail.rl.live.site import SiteSpec
+from guiderail.rl.live.process import Here
+from guiderail.rl.live.site import SiteSpec, _listen
 from guiderail.rl.live.wire import Wire
 from guiderail.rl.rollout.generation import generation
 from guiderail.rl.rollout.live import live_units
@@ -283,3 +287,52 @@ def test_workers_on_ray_make_the_same_groups(fleet, tmp_path):
         assert [told(group) for group in made.groups] == [told(group) for group in here().groups]
         assert running.take_metrics()["fleet/workers_replaced"] == 1
         running.close()
+
+
+class Late(Here):
+    """It opens after a while, as a process on another host does."""
+
+    started = 0
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        Late.started += 1
+        ours, self.opening = self.opening.result(), Future()
+        threading.Timer(0.3, self.opening.set_result, [ours]).start()
+
+
+def test_a_worker_that_opens_late_is_recycled_once(fleet, monkeypatch):
+    monkeypatch.setattr(Late, "started", 0)
+    running = fleet(WORLD, recycle=10, start=Late)
+    made = generation(plan_of(running.begin, running.drive), Coin(0.9), 0, 0)
+    assert [told(group) for group in made.groups] == [told(group) for group in here().groups]
+    assert Late.started <= 2 + 2, "sixteen orders, ten each"
+
+
+def test_both_ends_may_send_at_once():
+    ours, theirs = (Wire(end) for end in Pipe())
+    heard = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(theirs, heard), daemon=True).start()
+    large = b"x" * (1 << 21)
+    sender = threading.Thread(target=ours.send, args=(large,), daemon=True)
+    sender.start()
+    answering = threading.Thread(target=theirs.send, args=(large,), daemon=True)
+    answering.start()
+    assert heard.get(timeout=20) == large, "it listens while it sends"
+    assert ours.receive() == large
+    ours.connection.close()
+    assert isinstance(heard.get(timeout=20), EOFError)
+
+
+def test_an_end_that_takes_or_gives_no_more_in_the_middle_of_a_message_is_gone():
+    ours, theirs = Pipe()
+    wire = Wire(ours, seconds=0.2)
+    began = time.monotonic()
+    with pytest.raises(BlockingIOError):
+        wire.send(b"x" * (1 << 22))
+    ours, theirs = Pipe()
+    wire = Wire(ours, seconds=0.2)
+    os.write(theirs.fileno(), struct.pack("!i", 1000) + b"half")
+    with pytest.raises(BlockingIOError):
+        wire.receive()
+    assert time.monotonic() - began < 10

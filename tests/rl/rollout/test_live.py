@@ -421,7 +421,21 @@ def test_an_own_success_takes_the_place_of_a_failure(site, tmp_path):
         assert all(sample.advantage > 0 for sample in old)
         assert all(sample.advantage < 0 for sample in samples if not sample.behind)
         assert all(sample.completion.logprobs == (-0.5,) for sample in old)
+        assert one.metrics["rollout/success"] == one.metrics["ends/success"] == 0, (
+            "what is replayed is not a new success"
+        )
+    unit, rows = next(iter(again.kept.items()))
+    verdicts = [turn.verdict for turn in again._again(unit, 0, rows[0]).turns]
+    assert any(verdict is not None and verdict.exact for verdict in verdicts), "judged as when it was sampled"
     assert [s.prompt for s in collect(Coin(0.0), 4)] == [s.prompt for s in resumed(Coin(0.0), 4)]
+
+
+def test_a_task_that_only_replay_solves_cools():
+    curriculum = Curriculum("ab", generations=100, bands=False)
+    failed = group_of("a", 0, 0)
+    kept = replace(failed.rollouts[0], outcome=Outcome(True), sampled=0)
+    curriculum.learn([replace(failed, rollouts=(kept, *failed.rollouts[1:]))], 0)
+    assert (curriculum.known["a"].rate, curriculum.known["a"].failed) == (0, 1)
 
 
 # ----------------------------------------------------------------------------------------------------------------- mixed

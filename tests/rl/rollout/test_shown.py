@@ -9,10 +9,12 @@ from guiderail.agent.dialects import BRIEF
 from guiderail.agent.dialogue import Dialogue
 from guiderail.agent.policy import Request, ScriptedPolicy
 from guiderail.agent.scripted import ORIGINAL_SIZE
-from guiderail.agent.types import Click, Episode, Point, Screenshot, Step, Terminate
+from guiderail.agent.types import Click, Completion, Episode, Point, Prompt, Rollout, Screenshot, Step, Terminate, Turn
 from guiderail.rl.config import Config
 from guiderail.rl.rollout.from_config import recorded_plan
 from guiderail.rl.rollout.generation import generation
+from guiderail.rl.rollout.plan import Shown
+from guiderail.rl.rollout.shown import shown_samples
 
 DIALOGUE = Dialogue(ORIGINAL_SIZE, BRIEF, 1)
 STEPS = (
@@ -54,6 +56,16 @@ def test_each_history_is_shown_the_experts_turn_once_where_it_has_a_thought() ->
     assert {index for index, _, _ in found} == {0, 1}
     assert sum(index == 0 for index, _, _ in found) == 1  # all begin alike
     assert all(text == expert(index) and advantage == 0.5 for index, text, advantage in found)
+
+
+def test_a_prompt_that_is_too_long_is_not_shown_an_answer() -> None:
+    turns = [
+        Turn(i, Prompt(()), Completion("", finish=f), None, None, shown="x") for i, f in enumerate(("budget", "stop"))
+    ]
+    group = [Rollout("e1", 0, tuple(turns), "ended")]
+    for expert in (None, lambda unit, index: "y"):
+        made = shown_samples(group, Shown(1.0, tokens=lambda text: [1], expert=expert))
+        assert [sample.index for sample in made] == [1]
 
 
 def test_off_shows_nothing() -> None:

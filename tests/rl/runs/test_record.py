@@ -330,3 +330,9 @@ def test_what_may_change_between_two_legs_of_a_training(name, training, allowed)
 
 def test_the_default_schedule_of_sft_depends_on_its_length():
     assert not may_change(About(config={"method": {"algorithm": "sft"}, "training": {}}), "config.training.max_steps")
+
+
+def test_a_run_whose_bands_move_with_its_length_keeps_its_length():
+    for bands in (False, True):
+        about = About(config={"method": {"algorithm": "online"}, "online": {"bands": bands}, "training": {}})
+        assert may_change(about, "config.training.max_steps") is not bands

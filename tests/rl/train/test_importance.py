@@ -46,3 +46,15 @@ def test_a_batch_weighs_replayed_rows_alone_and_with_vllm_all():
     weights, said = weighed(True)
     assert abs(weights[0] - 3 * later) < 1e-5
     assert abs(said[0] - (later + sooner) / 2) < 1e-6
+
+
+def test_the_mean_weight_in_the_log_leaves_padding_out():
+    trainer = SimpleNamespace(other_sampler=True, importance_cap=2.0, _metrics={"train": defaultdict(list)})
+    batch = {
+        "samples": [SimpleNamespace(behind=0), SimpleNamespace(behind=0)],
+        "old_per_token_logps": torch.tensor([[-1.0, -1.0, -1.0], [-1.0, 0.0, 0.0]]),
+        "rollout_logps": torch.tensor([[-0.5, -0.5, -0.5], [-0.5, torch.nan, torch.nan]]),
+        "tool_mask": torch.ones(2, 3),
+    }
+    SemiOnlineTrainer._weigh(trainer, batch)
+    assert abs(trainer._metrics["train"]["update/importance"][0] - torch.tensor(-0.5).exp().item()) < 1e-6

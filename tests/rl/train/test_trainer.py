@@ -354,6 +354,15 @@ def test_frozen_vision_keeps_lora_out_of_it(folder: Path, tmp_path: Path) -> Non
     assert not [n for n in names if "visual" in n]
 
 
+def test_frozen_vision_freezes_the_tower_of_an_adapter_that_goes_on(folder: Path, tmp_path: Path) -> None:
+    lora = LoraConfig(r=2, target_modules="all-linear")
+    SemiOnlineTrainer(folder, FakeCollect(), arguments(tmp_path), lora=lora).save_policy(tmp_path / "adapter")
+    model = trainable_model(folder, arguments(tmp_path), adapter=tmp_path / "adapter", freeze_vision=True)
+    names = [n for n, p in model.named_parameters() if p.requires_grad]
+    assert names
+    assert not [n for n in names if "visual" in n]
+
+
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_final_folder_is_the_trained_policy(folder: Path, tmp_path: Path, lora: dict[str, Any] | None) -> None:
     trainer = trained(folder, tmp_path, lora=lora, max_steps=2)
