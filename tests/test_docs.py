@@ -113,7 +113,7 @@ def test_the_check_sees_what_is_wrong():
 
 
 def test_the_shown_episode_loads(tmp_path):
-    (example,) = fences((ROOT / "docs" / "use.md").read_text(), "json")
+    example, *_ = fences((ROOT / "docs" / "use.md").read_text(), "json")
     file = tmp_path / "episodes.jsonl"
     file.write_text(json.dumps(json.loads(example)))
     (episode,) = load_episodes(file, screen=(1080, 2400)).episodes

@@ -1,14 +1,14 @@
 """What an attempt is worth: its outcome, less what it wasted. Every term is off until its weight is set.
 
-    r_i = s_i o_i + refusal [gave up and the goal was not reached] - repeat n_i - invalid u_i
+    r_i = s_i o_i + refusal [gave up] - repeat n_i - invalid u_i
     s_i = 1 - shortest (T_i - Tmin) / T_i                       for successes, else 1
 
 o_i is the outcome: progress where the world measures it, else 1 or 0. T_i is the length in turns from the start of the task,
 Tmin that of the shortest success in the group, so only successes are scaled and the order of failures stays. This is the
 shortest-path adjustment of MobileRL (arXiv 2509.18119); 0 < shortest <= 1, no public source gives its constant. n_i counts
 turns that repeat the turn before, or that end a cycle of 3 to 5 actions done twice (MAI-UI, 2512.22047; the constant is not
-public). u_i counts unreadable turns (0.1 each in ClawGUI's public configuration). refusal is our own: a small reward for
-saying that the task is not done where a claim would have been false.
+public). u_i counts unreadable turns (0.1 each in ClawGUI's public configuration). refusal is our own: a small reward for saying that the task is not
+done, where a false claim earns nothing. An attempt that gives up counts as failed, whatever the state is.
 """
 
 from __future__ import annotations
