@@ -165,12 +165,17 @@ def comparisons(
 
 
 def gap(metric: Metric, first: list[Checkpoint], second: list[Checkpoint]) -> Difference | None:
-    """`rl.score.study.difference` of two arms. An arm with a single seed, a start that all seeds share, is paired with every
-    seed of the other."""
+    """`rl.score.study.difference` of two arms, seed by seed. A single checkpoint that was not trained, or from which the other
+    arm went on, is paired with every seed that has it as its start."""
     ours, theirs = ({c.seed: metric.of(c)[0] for c in arm} for arm in (first, second))
-    if len(theirs) == 1:
-        theirs = dict.fromkeys(ours, *theirs.values())
+    if len(second) == 1:
+        [start] = second
+        theirs |= {c.seed: metric.of(start)[0] for c in first if not start.header["train"] or _after(c) == start.name}
     return difference(ours, theirs)
+
+
+def _after(checkpoint: Checkpoint) -> str:
+    return str((checkpoint.header["train"] or {}).get("after", ""))
 
 
 def points(checkpoints: list[Checkpoint], against: str) -> tuple[list[str], list[float], list[float]]:

@@ -7,8 +7,8 @@ o_i is the outcome: progress where the world measures it, else 1 or 0. T_i is th
 Tmin that of the shortest success in the group, so only successes are scaled and the order of failures stays. This is the
 shortest-path adjustment of MobileRL (arXiv 2509.18119); 0 < shortest <= 1, no public source gives its constant. n_i counts
 turns that repeat the turn before, or that end a cycle of 3 to 5 actions done twice (MAI-UI, 2512.22047; the constant is not
-public). u_i counts unreadable turns (0.1 each in ClawGUI's public configuration). refusal is our own: a small reward for saying that the task is not
-done, where a false claim earns nothing. An attempt that gives up counts as failed, whatever the state is.
+public). u_i counts unreadable turns (0.1 each in ClawGUI's public configuration). refusal is our own: a small reward for saying that
+the task is not done, where a false claim earns nothing. An attempt that gives up counts as failed, whatever the state is.
 """
 
 from __future__ import annotations
