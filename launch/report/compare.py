@@ -12,7 +12,8 @@ from typing import Any
 from guiderail.launch import show
 from guiderail.launch.report.entries import Entry, matched, turns_of
 from guiderail.launch.report.runs import Run
-from guiderail.rl.score.statistics import Interval, mcnemar, paired_difference
+from guiderail.launch.report.tasks import tasks_of
+from guiderail.rl.score.statistics import Interval, paired_difference, paired_p
 
 SHOWN = 50
 MOST_PAIRS = 12
@@ -31,11 +32,7 @@ def comparable(runs: Sequence[Run]) -> list[tuple[int, int]]:
     for i, run in sorted(enumerate(runs), key=lambda pair: _trainings(pair[1], dict(trained))):
         if run.kind not in ("train", "gate", "rejudge") and run.metrics is not None:
             about = run.record.about
-            where = about.world or {}
-            asked = where.get("tasks")
-            chosen = None if isinstance(asked, int) else asked  # a number of tasks: the first of the same ones
-            world = [chosen, *(where.get(key) for key in ("name", "split", "size", "style")), about.seed]
-            data = about.data.digest if about.data else world
+            data = about.data.digest if about.data else [sorted(tasks_of(about.world or {}).items()), about.seed]
             rules = (about.rules or {}).get("name")
             by_what.setdefault(repr((run.kind, rules, about.temperature, data)), []).append(i)
     pairs: list[tuple[int, int]] = []
@@ -61,10 +58,8 @@ def compare(before: tuple[Run, list[Entry]], after: tuple[Run, list[Entry]]) -> 
     pairs = [(old[name], new[name]) for name in both]
     metrics = {"sop": ("PG", "TSR"), "offline": ("TM", "SR")}.get(run.kind, ("success",))
     words = [change(metric, pairs) for metric in metrics] if pairs else ["no task was scored in both"]
-    if len(both) < len(old.keys() | new.keys()):
-        words.append(
-            f"{len(old.keys() | new.keys()) - len(both)} tasks were scored in only one of the two and are left out"
-        )
+    if len(both) < len(old | new):
+        words.append(f"{_left_out(run.kind, old, new)} were scored in only one of the two and are left out")
     whole = metrics[-1]
     counts = {"both": 0, "broken": 0, "mended": 0, "neither": 0}
     names = {(True, True): "both", (True, False): "broken", (False, True): "mended", (False, False): "neither"}
@@ -90,8 +85,18 @@ def compare(before: tuple[Run, list[Entry]], after: tuple[Run, list[Entry]]) -> 
     }
 
 
+def _left_out(kind: str, old: Outcomes, new: Outcomes) -> str:
+    """How many have an outcome in only one of the two, and of what."""
+    every, lost = old | new, old.keys() ^ new.keys()
+    if kind == "offline":
+        return f"{len(lost)} steps"
+    repeated = len({row["key"] for row in every.values()}) < len(every)
+    tasks = f"{len({every[name]['key'] for name in lost})} tasks"
+    return f"{len(lost)} attempts at {tasks}" if repeated else tasks
+
+
 def outcomes(kind: str, entries: list[Entry]) -> Outcomes:
-    """What was right or wrong, by task."""
+    """What was right or wrong, by attempt; offline, by step. key: the task or the episode."""
     found: Outcomes = {}
     for entry in entries:
         for rollout in entry["rollouts"]:
@@ -126,8 +131,8 @@ def outcomes(kind: str, entries: list[Entry]) -> Outcomes:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One metric before and after, over the same n tasks. p: of McNemar's test, None for what is not yes or no. apart:
-    whether the difference is more than chance."""
+    """One metric before and after, over the same n tasks; of a metric of steps, n steps. p: of McNemar's test, None for what is
+    not yes or no, and where a task was attempted several times. apart: whether the difference is more than chance."""
 
     metric: str
     old: float
@@ -167,14 +172,15 @@ def said(before: str, after: str, found: Change) -> str:
 
 
 def measured(metric: str, pairs: Pairs) -> Change:
-    """The order of the pairs does not matter: they are resampled in the order of keys."""
+    """The order of the pairs does not matter: they are resampled in the order of keys. Pairs of one key stay together."""
     pairs = sorted(pairs, key=lambda pair: pair[0]["key"])
     old, new = fmean(a[metric] for a, _ in pairs), fmean(b[metric] for _, b in pairs)
-    interval = paired_difference([(a["key"], b[metric], a[metric]) for a, b in pairs])
-    yes_or_no = metric in ("TSR", "success")
-    p = mcnemar([(a[metric] == 1, b[metric] == 1) for a, b in pairs]) if yes_or_no else None
+    values = [(a["key"], b[metric], a[metric]) for a, b in pairs]
+    interval = paired_difference(values)
+    p = paired_p(values) if metric in ("TSR", "success") else None
     apart = p < 0.05 if p is not None else not interval[0] <= 0 <= interval[1]
-    return Change(metric, old, new, interval, p, apart, len(pairs))
+    n = len(pairs) if metric in ("SR", "TM") else len({key for key, _, _ in values})
+    return Change(metric, old, new, interval, p, apart, n)
 
 
 def _templates(pairs: Pairs, metric: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from guiderail.launch.report import names
 from guiderail.launch.report.entries import Entry
 from guiderail.launch.report.runs import Curves, Run
 from guiderail.rl.score import floors
-from guiderail.rl.score.statistics import clustered, wilson
+from guiderail.rl.score.statistics import clustered, over_tasks, wilson
 
 HEADLINES = ("PG", "TSR", "Score", "TM", "GR", "SR", "success", "accuracy")
 REASONS = ("all right", "all wrong", "alike")
@@ -126,12 +126,13 @@ def _so_far(kind: str, entries: list[Entry]) -> list[dict[str, Any]]:
     if kind in ("sop", "offline", "screenspot"):
         turns = [(e["key"], float(t["outcome"] == "e")) for e in entries for r in e["rollouts"] for t in r["turns"]]
         return [_mean("Turns that agree so far", turns, "rollout/exact")] if turns else []
-    scored = [r["success"] for e in entries for r in e["rollouts"] if r["success"] is not None]
-    return (
-        [_rate("Live success so far", fmean(map(bool, scored)), wilson(sum(scored), len(scored)), "success")]
-        if scored
-        else []
-    )
+    scored = [(e["key"], float(r["success"])) for e in entries for r in e["rollouts"] if r["success"] is not None]
+    return [_attempts("Live success so far", scored, "success")] if scored else []
+
+
+def _attempts(name: str, values: Sequence[tuple[str, float]], key: str = "") -> dict[str, Any]:
+    """Of (task, success): attempts at one task are not independent, the interval is over tasks."""
+    return _rate(name, fmean(value for _, value in values), over_tasks(values, {}), key)
 
 
 def _mean(name: str, values: Sequence[tuple[str, float]], key: str) -> dict[str, Any]:
@@ -215,7 +216,7 @@ def stages(run: Run, entries: list[Entry], curves: Curves) -> list[dict[str, Any
 
 def by_template(entries: list[Entry]) -> list[dict[str, Any]]:
     """[{name, value, low, high, n}]: rollouts right at every step (live: tasks done), by template, the worst first."""
-    outcomes: dict[str, list[bool]] = {}
+    outcomes: dict[str, list[tuple[str, float]]] = {}
     for entry in entries:
         for rollout in entry["rollouts"]:
             if entry["live"]:
@@ -224,9 +225,6 @@ def by_template(entries: list[Entry]) -> list[dict[str, Any]]:
                 right = bool(rollout["success"])
             else:
                 right = rollout["ended"] == "finished" and all(t["outcome"] == "e" for t in rollout["turns"])
-            outcomes.setdefault(entry["template"], []).append(right)
-    rows = [
-        _rate(name, fmean(values), wilson(sum(values), len(values))) | {"n": len(values)}
-        for name, values in outcomes.items()
-    ]
+            outcomes.setdefault(entry["template"], []).append((entry["key"], float(right)))
+    rows = [_attempts(name, values) | {"n": len(values)} for name, values in outcomes.items()]
     return sorted(rows, key=lambda row: (row["value"], row["name"]))

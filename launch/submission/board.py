@@ -9,7 +9,7 @@ from typing import Any
 
 from guiderail.agent.errors import SetupError
 from guiderail.agent.untrusted import printable
-from guiderail.launch import parts
+from guiderail.launch import parts, show
 from guiderail.launch.submission import scores
 from guiderail.launch.submission.archive import Refused
 from guiderail.launch.submission.lint import board_of, lint
@@ -57,10 +57,10 @@ def _row(path: Path, checked: Checked) -> dict[str, Any]:
         "name": printable(manifest.name),
         "metric": name,
         "rate": manifest.scores[name],
-        "value": _percent(manifest.scores[name]),
+        "value": show.percent(manifest.scores[name]),
         "interval": f"{100 * low:.1f} to {100 * high:.1f}",
-        "more": {rate: _percent(manifest.scores[rate]) for rate in RATES if rate in manifest.scores},
-        "with_crashes": _percent(manifest.scores["with_crashes_as_failures"]),
+        "more": {rate: show.percent(manifest.scores[rate]) for rate in RATES if rate in manifest.scores},
+        "with_crashes": show.percent(manifest.scores["with_crashes_as_failures"]),
         "tasks": len(manifest.tasks),
         "trials": manifest.samples,
         "unscored": manifest.scores["unscored"],
@@ -126,7 +126,3 @@ def _plain(text: str) -> str:
     """Untrusted text in Markdown: no markup, no HTML, no new cells."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join("\\" + c if c in "\\`*_[]|#!" else c for c in text)
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"

@@ -41,7 +41,7 @@ _TOLERANCE = 1e-9
 UNSHOWN = ("mobilegym",)
 """Worlds whose screens show what others have rights in: their screenshots stay where they were made."""
 _WEIGHTS = (".safetensors", ".json", ".jinja", ".txt", ".model")
-_WORLD = (
+WORLD = (
     "split",
     "language",
     "seeds",
@@ -55,6 +55,7 @@ _WORLD = (
     "task_seed",
     "combinations",
 )
+"""What of a world's description a bundle keeps, as its settings."""
 
 
 def build(
@@ -243,7 +244,7 @@ def _provenance(record: RunRecord, rows: Sequence[Attempt]) -> dict[str, Any]:
     dialect = DIALECTS.get(voice.get("dialect", ""))
     commits = {leg.commit for leg in legs}
     settings = {"world": world["name"]} if "name" in world else {}
-    settings |= {name: world[name] for name in _WORLD if name in world}
+    settings |= {name: world[name] for name in WORLD if name in world}
     how = {"repeats": about.repeats, "options": about.options, "temperature": about.temperature, "voice": about.voice}
     return {
         "commit": commits.pop() if len(commits) == 1 else None,

@@ -16,6 +16,7 @@ import yaml
 
 from guiderail.agent.errors import SetupError
 from guiderail.agent.untrusted import printable
+from guiderail.launch import show
 from guiderail.launch.submission import scores
 from guiderail.launch.submission.lint import board_of, lint
 from guiderail.launch.submission.schema import Manifest
@@ -45,13 +46,13 @@ def export(checked: Checked, to: str) -> dict[str, str]:
     return {name: printable(text) for name, text in EXPORTS[to](checked, checked.manifest).items()}
 
 
-def _needs(checked: Checked, board: str, wanted: str) -> None:
-    if board_of(checked) != wanted:
-        raise SetupError(f"{board} takes results on {wanted}, this is {board_of(checked)}; use --to csv")
+def _needs(found: str, board: str, wanted: str) -> None:
+    if found != wanted:
+        raise SetupError(f"{board} takes results on {wanted}, this is {found}; use --to csv")
 
 
 def _android_world(checked: Checked, manifest: Manifest) -> dict[str, str]:
-    _needs(checked, "AndroidWorld's sheet", "android-world")
+    _needs(board_of(checked), "AndroidWorld's sheet", "android-world")
     found = manifest.scores
     best = max(found["pass_at"], key=int, default=None)
     row = dict.fromkeys(SHEET, "") | {
@@ -59,9 +60,9 @@ def _android_world(checked: Checked, manifest: Manifest) -> dict[str, str]:
         "Result source": "self-reported, re-computable bundle",
         "Model": manifest.name,
         "Screen representation": "screenshot",
-        "Success rate (pass@1)": _percent(found["with_crashes_as_failures"]),
+        "Success rate (pass@1)": show.percent(found["with_crashes_as_failures"]),
         "Number of trials": str(manifest.samples),
-        "Success rate (pass@k)": f"{_percent(found['pass_at'][best])} (k={best})" if best and int(best) > 1 else "",
+        "Success rate (pass@k)": f"{show.percent(found['pass_at'][best])} (k={best})" if best and int(best) > 1 else "",
         "Trajectory submissions": _cell(manifest.declarations.link),
         "Note": _cell(manifest.declarations.notes),
     }
@@ -75,7 +76,7 @@ def _android_world(checked: Checked, manifest: Manifest) -> dict[str, str]:
 
 
 def _screenspot_pro(checked: Checked, manifest: Manifest) -> dict[str, str]:
-    _needs(checked, "ScreenSpot-Pro", "screenspot-pro")
+    _needs(board_of(checked), "ScreenSpot-Pro", "screenspot-pro")
     by_group: dict[str, dict[str, float]] = {}
     hits: dict[str, list[bool]] = {}
     for row in checked.attempts:
@@ -109,7 +110,7 @@ def _screenspot_pro(checked: Checked, manifest: Manifest) -> dict[str, str]:
 
 
 def _browsergym(checked: Checked, manifest: Manifest) -> dict[str, str]:
-    _needs(checked, "BrowserGym", "miniwob")
+    _needs(manifest.kind, "BrowserGym", "miniwob")
     low, high = manifest.scores["interval"]
     entry = {
         "agent_name": manifest.name,
@@ -156,11 +157,11 @@ def _csv(checked: Checked, manifest: Manifest) -> dict[str, str]:
 
 
 def _mobilegym(checked: Checked, manifest: Manifest) -> dict[str, str]:
-    _needs(checked, "MobileGym's table", "mobilegym")
+    _needs(board_of(checked), "MobileGym's table", "mobilegym")
     found = manifest.scores
     # Its own runner counts attempts whose machine failed as no success, but leaves them out of SR: so does the headline.
-    cells = (_cell(manifest.name).replace("|", "/"), *map(_percent, (found["success"], found.get("PR"))))
-    rest = ("-",) * 4 + tuple(_percent(found.get(name)) for name in ("FC", "USE"))
+    cells = (_cell(manifest.name).replace("|", "/"), *map(show.percent, (found["success"], found.get("PR"))))
+    rest = ("-",) * 4 + tuple(show.percent(found.get(name)) for name in ("FC", "USE"))
     head = ("Model", "Overall SR", "PR", "L1 (n=20)", "L2 (n=73)", "L3 (n=83)", "L4 (n=80)", "FC", "USE")
     rows = (head, (":--", *[":-:"] * 8), (*cells, *rest))
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
@@ -182,10 +183,10 @@ def _evidence(checked: Checked) -> str:
     """What stands behind the number, and what speaks against it."""
     manifest = checked.manifest
     assert manifest is not None
-    rate = _percent(manifest.scores[scores.headline(manifest.kind)])
+    rate = show.percent(manifest.scores[scores.headline(manifest.kind)])
     lines = [
         f"{rate} % ({_interval(manifest)}), {len(manifest.tasks)} tasks x {manifest.samples} trial(s); "
-        f"{_percent(manifest.scores['with_crashes_as_failures'])} % with crashed attempts as failures.",
+        f"{show.percent(manifest.scores['with_crashes_as_failures'])} % with crashed attempts as failures.",
         f"Every number can be computed again from the bundle (root SHA-256 {checked.root}): guiderail submit verify FILE",
         *(f"Note: {finding}" for finding in lint(checked)),
     ]
@@ -195,10 +196,6 @@ def _evidence(checked: Checked) -> str:
 def _interval(manifest: Manifest) -> str:
     low, high = manifest.scores["interval"]
     return f"95 % interval {100 * low:.1f} to {100 * high:.1f}"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _cell(text: str) -> str:

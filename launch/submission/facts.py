@@ -21,11 +21,12 @@ class Judged(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """One turn. screenshot: its SHA-256. verdict: along a recording."""
+    """One turn. screenshot: its SHA-256. verdict: along a recording. acted: whether it holds an action."""
 
     tokens: int | None
     screenshot: str | None
     verdict: Judged | None
+    acted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def facts(row: Attempt) -> Facts:
 def _seen(turn: Turn) -> Seen:
     verdict = turn.verdict
     judged = None if verdict is None else _JUDGED[verdict.readable, verdict.type_ok, verdict.exact, verdict.judgeable]
-    return Seen(turn.tokens, turn.screenshot, judged)
+    return Seen(turn.tokens, turn.screenshot, judged, turn.action is not None)
 
 
 _FLAGS = (False, True)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from guiderail.agent.untrusted import printable
-from guiderail.envs.recordings.match import ALL_RULES
+from guiderail.envs.recordings.match import ALL_RULES, GUIDERAIL
 from guiderail.launch.submission import scores
-from guiderail.launch.submission.schema import Manifest
+from guiderail.launch.submission.schema import Manifest, canonical
 from guiderail.launch.submission.verify import Checked
 
 OFFICIAL = {"android-world": 116, "mobilegym": 256, "screenspot-pro": 1581, "screenspot-v2": 1272}
@@ -19,6 +20,8 @@ BROKEN = {"android-world": ("BrowserDraw",)}
 """Tasks reported as unsolvable upstream."""
 MANY = 0.05
 ON_POCKET = "android-world on pocket"
+NAMED = {"pocket": ("split", "style"), "miniwob": ("suite",), "aitw": ("list",), "world": ("world",)}
+"""Settings that stand in the name of a board, because results that differ in them are not comparable."""
 
 
 def lint(checked: Checked, training: frozenset[str] = frozenset()) -> list[str]:
@@ -37,10 +40,14 @@ def lint(checked: Checked, training: frozenset[str] = frozenset()) -> list[str]:
 
 
 def board_of(checked: Checked) -> str:
-    """The board that a result stands on: its kind, of a closed set. Which ScreenSpot it is, its rows say; MobileGym's board is
-    its test split in Chinese."""
+    """The board that a result stands on: its kind, of a closed set, and what makes results of a kind incomparable. Which
+    ScreenSpot it is, its rows say; MobileGym's board is its test split in Chinese."""
     manifest = checked.manifest
     assert manifest is not None
+    return printable(_board(checked, manifest))
+
+
+def _board(checked: Checked, manifest: Manifest) -> str:
     if manifest.kind == "screenspot":
         areas = {(row.group or "").rpartition(" ")[0] for row in checked.attempts}
         return "screenspot-v2" if areas <= {"mobile", "desktop", "web"} else "screenspot-pro"
@@ -49,7 +56,28 @@ def board_of(checked: Checked) -> str:
     if manifest.kind == "mobilegym":
         part = {name: str(_settings(manifest).get(name))[:20] for name in ("split", "language")}
         return "mobilegym" if [*part.values()] == ["test", "zh"] else f"mobilegym {part['split']} {part['language']}"
-    return manifest.kind
+    if manifest.kind in scores.RECORDINGS:
+        return f"{manifest.kind} {_digest(manifest)}{_rules(manifest)}"
+    settings = _settings(manifest)
+    named = (str(settings[name])[:60] for name in NAMED.get(manifest.kind, ()) if name in settings)
+    return " ".join((manifest.kind, *named))
+
+
+def _digest(manifest: Manifest) -> str:
+    """How the digest of the recordings begins."""
+    data = manifest.provenance.get("data")
+    digest = data.get("digest") if isinstance(data, dict) else None
+    return str(digest)[:8] if digest else "unknown data"
+
+
+def _rules(manifest: Manifest) -> str:
+    """Empty for the default; rules that do not come with Guiderail under this name also bring their digest."""
+    rules = asdict(GUIDERAIL) | (manifest.rules or {})
+    if rules == asdict(GUIDERAIL):
+        return ""
+    known = rules in map(asdict, ALL_RULES.values())
+    digest = "" if known else f" {hashlib.sha256(canonical(rules).encode('utf-8', 'replace')).hexdigest()[:8]}"
+    return f" {str(rules['name'])[:40]}{digest}"
 
 
 def _settings(manifest: Manifest) -> Mapping[str, Any]:

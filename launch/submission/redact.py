@@ -14,9 +14,11 @@ _SECRETS = re.compile(
     r"|(?<=--api-key )\S+|(?<=--token )\S{8,}"
     r"|(?i:(?<=api_key=)|(?<=password=)|(?<=token=)|(?<=secret=))[^\s&\"']+"
 )
-# A path keeps its last part, which says what it is; the device's own folders say nothing about a machine.
+# A path keeps its last part, which says what it is; the device's own folders say nothing about a machine. Behind a colon it is
+# a path too, but not where two slashes begin the host of a URL; after file: they begin a path of this machine.
 _PATH = re.compile(
-    r"(?<![\w.:/~])(?!/(?:sdcard|storage|system|data/(?:local|app|data))\b)(?:~|/|[A-Za-z]:\\)(?:[\w.@ +-]+[/\\])+([\w.@+-]*)"
+    r"((?i:file)://[\w.-]*|(?<![\w./~]))(?!/(?:sdcard|storage|system|data/(?:local|app|data))\b)"
+    r"(?:~|/|[A-Za-z]:\\)(?:[\w.@ +-]+[/\\])+([\w.@+-]*)"
 )
 
 
@@ -47,6 +49,6 @@ class Redactor:
         return text
 
     def _path(self, text: str) -> str:
-        text, count = _PATH.subn(r".../\1", text)
+        text, count = _PATH.subn(r"\1.../\2", text)
         self.counts["paths"] += count
         return text

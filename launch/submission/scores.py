@@ -43,8 +43,9 @@ def success(kind: str, one: Facts) -> bool | None:
     return one.success
 
 
-def contradiction(kind: str, one: Facts) -> str | None:
-    """What in an attempt contradicts its outcome or the kind of its run; None when nothing does."""
+def contradiction(kind: str, one: Facts, loose: bool = False) -> str | None:
+    """What in an attempt contradicts its outcome or the kind of its run; None when nothing does. loose: whether the rules of
+    the run are, which read answers that hold no action."""
     crashed, judged = one.ended == "crashed", [turn.verdict is not None for turn in one.turns]
     if kind in RECORDINGS:
         if one.success is not None:
@@ -55,7 +56,7 @@ def contradiction(kind: str, one: Facts) -> str | None:
             return f"{len(judged)} turns along a recording of {one.steps} steps"
         if kind != "sop" and not crashed and len(judged) != 1:
             return f"{len(judged)} turns, a single step has one"
-        return None
+        return _impossible(one, loose)
     if any(judged):
         return "a turn has a verdict; that of a live attempt has none"
     used = kind == "run"
@@ -65,6 +66,20 @@ def contradiction(kind: str, one: Facts) -> str | None:
         return "a person took part; an evaluation is the agent's alone"
     if one.success and one.ended != "finished" and one.checked_by != "person":
         return f"success is true, but it ended with {one.ended}"
+    return None
+
+
+def _impossible(one: Facts, loose: bool) -> str | None:
+    """The first verdict that no rules give."""
+    for index, turn in enumerate(one.turns, one.start or 0):
+        if (verdict := turn.verdict) is None:
+            continue
+        if verdict.exact and not verdict.type_ok:
+            return f"turn {index} is exact without type_ok; what agrees has the right type"
+        if verdict.type_ok and not verdict.readable:
+            return f"turn {index} has type_ok without readable; only what is read has a type"
+        if verdict.readable and not turn.acted and not loose:
+            return f"turn {index} is readable with action null; only loose rules read an answer without an action"
     return None
 
 

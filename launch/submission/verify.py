@@ -172,7 +172,8 @@ def _row(
         yield Problem(f"{where} seed", f"{what}: {row.seed}, the manifest declares {manifest.seed}")
     if row.budget is not None and len(row.turns) > row.budget:
         yield Problem(f"{where} turns", f"{what}: {len(row.turns)} turns, the budget is {row.budget}")
-    if (said := scores.contradiction(manifest.kind, row)) is not None:
+    loose = (manifest.rules or {}).get("loose") is True
+    if (said := scores.contradiction(manifest.kind, row, loose)) is not None:
         yield Problem(f"{where} outcome", f"{what}: {said}")
     yield from _numbered(where, manifest.kind, attempt)
 
@@ -228,14 +229,14 @@ def _numbers(manifest: Manifest, rows: Sequence[Facts]) -> Iterator[Problem]:
     yield from _compare(f"{archive.MANIFEST} scores", manifest.scores, found)
 
 
-def _compare(place: str, said: Any, found: Any) -> Iterator[Problem]:
+def _compare(place: str, said: Any, found: Any, near: float = EXACT) -> Iterator[Problem]:
     if isinstance(said, dict) and isinstance(found, dict):
         for key in [*found, *(k for k in said if k not in found)]:
             yield from _entry(place, key, said, found)
     elif isinstance(said, list) and isinstance(found, list) and len(said) == len(found):
         for i, (a, b) in enumerate(zip(said, found, strict=True)):
-            yield from _compare(f"{place}.{i}", a, b)
-    elif not _equal(said, found, RESAMPLED if "interval" in place else EXACT):
+            yield from _compare(f"{place}.{i}", a, b, near)
+    elif not _equal(said, found, near):
         yield Problem(place, f"claimed {str(said)[:80]}, the attempts give {str(found)[:80]}")
 
 
@@ -250,4 +251,5 @@ def _entry(place: str, key: str, said: Mapping[str, Any], found: Mapping[str, An
     if key not in said or key not in found:
         yield Problem(f"{place}.{key[:80]}", "missing" if key not in said else "not a number of this kind of run")
     else:
-        yield from _compare(f"{place}.{key[:80]}", said[key], found[key])
+        resampled = key == "interval" or key.endswith("_interval")
+        yield from _compare(f"{place}.{key[:80]}", said[key], found[key], RESAMPLED if resampled else EXACT)

@@ -82,6 +82,13 @@ def mcnemar(pairs: Sequence[tuple[bool, bool]]) -> float:
     return float(stats.binomtest(first, first + second).pvalue) if first + second else 1.0
 
 
+def paired_p(pairs: Sequence[tuple[str, float, float]]) -> float | None:
+    """`mcnemar` of (cluster, a, b), both 0 or 1. None where a cluster has several pairs: these are not independent."""
+    if len({cluster for cluster, _, _ in pairs}) < len(pairs):
+        return None
+    return mcnemar([(a == 1, b == 1) for _, a, b in pairs])
+
+
 def paired_difference(
     pairs: Sequence[tuple[str, float, float]], confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:

@@ -1,5 +1,6 @@
 """Counting divergences, by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,10 @@ import pytest
 
 from guiderail.launch.report import atlas
 from guiderail.launch.report.compare import comparable, compare, early_late
+from guiderail.launch.report.overview import by_template, headline
 from guiderail.launch.report.runs import Run
 from guiderail.rl.runs.record import About, Leg, RunRecord
+from guiderail.rl.score.statistics import wilson
 
 
 def run_of(folder: Path, kind: str, **about: Any) -> Run:
@@ -131,6 +134,81 @@ def test_a_shorter_run_over_the_same_live_tasks_is_compared(tmp_path):
 
     assert comparable([live("a", 700), live("b", 300)]) == [(0, 1)]
     assert comparable([live("a", "one,two"), live("b", "three")]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "same"),
+    [
+        ("pocket", {"tasks": 300, "device": "adb"}, True),
+        ("pocket", {"style": "phone"}, False),
+        ("miniwob", {"suite": "tiny"}, False),
+        ("miniwob", {"max_steps": 5}, False),
+        ("miniwob", {"seeds": 20}, True),
+        ("android-world", {"task_seed": 31}, False),
+        ("android-world", {"device": "pocket"}, False),
+        ("android-world", {"emulator": {"console_port": 5556}}, True),
+        ("mobilegym", {"language": "en"}, False),
+        ("mobilegym", {"commit": "b"}, False),
+        ("aitw", {"judge": {"server": "b", "folder": "b", "model": "m", "mode": "final"}}, True),
+        ("aitw", {"judge": {"server": "a", "folder": "a", "model": "other", "mode": "final"}}, False),
+    ],
+)
+def test_runs_in_one_world_are_compared_and_only_those(tmp_path, name, change, same):
+    world = {
+        "name": name,
+        "tasks": 100,
+        "style": "easy",
+        "suite": "smoke",
+        "seeds": 3,
+        "max_steps": 30,
+        "task_seed": 30,
+    }
+    world |= {"device": "emulator", "emulator": {"console_port": 5554}, "language": "zh", "commit": "a"}
+    world |= {"judge": {"server": "a", "folder": "a", "model": "m", "mode": "final"}}
+    runs = [run_of(tmp_path / str(i), name, seed=1, world=world | more) for i, more in enumerate(({}, change))]
+    assert comparable(runs) == ([(0, 1)] if same else [])
+
+
+def live_entry(key: str, *right: bool) -> dict:
+    made = entry(key, *([turn(0, "l")] for _ in right)) | {"live": True, "steps": []}
+    for rollout, success in zip(made["rollouts"], right, strict=True):
+        rollout["success"] = success
+    return made
+
+
+def test_attempts_at_one_task_are_no_draws_of_their_own():
+    """Two of three tasks mended, ten times each: McNemar's test over attempts would say p = 2e-06."""
+    run = run_of(Path("r"), "pocket")
+    before = [live_entry("a", *[False] * 10), live_entry("b", *[False] * 10), live_entry("c", *[True] * 10)]
+    after = [live_entry("a", *[True] * 10), live_entry("b", *[True] * 10), live_entry("c", *[True] * 9)]
+    found = compare((run, before), (run, after))
+    assert found["counts"]["mended"] == 20
+    assert found["cls"] == "same"
+    assert "p = " not in found["words"][0]
+    assert found["words"][0].endswith("; not distinguishable on 3")
+    assert "on the same 3\u00a0tasks" in found["sentence"]
+    assert found["words"][1] == "1 attempts at 1 tasks were scored in only one of the two and are left out"
+
+
+def test_one_attempt_at_each_task_keeps_its_exact_test():
+    run = run_of(Path("r"), "pocket")
+    before, after = ([live_entry(str(k), right) for k in range(8)] for right in (False, True))
+    found = compare((run, before), (run, after))
+    assert found["words"][0].endswith("p = 0.0078; better on 8")
+
+
+def test_intervals_of_repeated_attempts_are_over_tasks():
+    once = [live_entry(str(k), k == 0) for k in range(4)]
+    often = [live_entry(str(k), *[k == 0] * 25) for k in range(4)]
+    run = run_of(Path("r"), "pocket")
+    for entries, n in ((once, 4), (often, 100)):
+        (far,), (row,) = headline(replace(run, metrics=None), entries), by_template(entries)
+        assert (row["value"], row["n"], far["value"]) == (0.25, n, 0.25)
+        for one in (far, row):
+            if n == 4:
+                assert (one["low"], one["high"]) == wilson(1, 4)
+            else:
+                assert one["high"] - one["low"] >= 0.5, "four tasks say little, however often they are tried"
 
 
 def test_early_against_late_needs_three_generations():

@@ -143,6 +143,14 @@ def test_a_live_attempt_with_verdicts_is_named(tmp_path, live):
     assert "a turn has a verdict" in said(tmp_path, made)["attempts.jsonl:1 outcome"]
 
 
+def test_half_a_character_in_the_settings_stops_no_board(tmp_path, live):
+    provenance = json.loads(live[archive.MANIFEST])["provenance"] | {"settings": {"split": "\ud800"}}
+    assert said(tmp_path, changed(live, kind="mobilegym", provenance=provenance)) == {}
+    result = CliRunner().invoke(app, ["submit", "board", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.exception
+    assert "mobilegym \ufffd None" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     "settings", [None, 5, [1], "x", {"world": {"deep": []}}, {"device": "pocket", "temperature": "[/red]"}]
 )
@@ -274,7 +282,7 @@ def big_row(i: int, **more: object) -> dict:
 
 def large(kind: str, live: Members, sop: Members) -> Members:
     """About 50 MB of each thing that could be many."""
-    turn = {"index": 0, "screen": [8, 8], "text": "", "thought": None, "action": None}
+    turn = {"index": 0, "screen": [8, 8], "text": "", "thought": None, "action": {"action": "wait"}}
     exact = {"readable": True, "type_ok": True, "why": "", "exact": True}
     manifest = json.loads(live[archive.MANIFEST])
     if kind == "tasks":

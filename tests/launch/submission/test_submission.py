@@ -9,6 +9,7 @@ import shutil
 import struct
 import zipfile
 import zlib
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 from guiderail.agent.disk import locked, write_pieces
 from guiderail.agent.errors import DataError, GuiderailError, SetupError
 from guiderail.agent.shipped import SHIPPED
+from guiderail.envs.recordings.match import ALL_RULES, GUIDERAIL
 from guiderail.launch.cli import app
 from guiderail.launch.submission import archive
 from guiderail.launch.submission.archive import Refused
@@ -27,7 +29,7 @@ from guiderail.launch.submission.board import board, pages
 from guiderail.launch.submission.build import build
 from guiderail.launch.submission.compare import compare
 from guiderail.launch.submission.export import EXPORTS, SHEET, export
-from guiderail.launch.submission.lint import lint
+from guiderail.launch.submission.lint import board_of, lint
 from guiderail.launch.submission.redact import Redactor
 from guiderail.launch.submission.schema import Declarations, canonical
 from guiderail.launch.submission.verify import verify
@@ -89,7 +91,7 @@ def live_run(folder: Path, outcomes: dict[str, list[bool | None]], kind: str = "
     return folder
 
 
-def sop_run(folder: Path, matched: dict[str, tuple[int, int]], crashed: tuple[str, ...] = ()) -> Path:
+def sop_run(folder: Path, matched: dict[str, tuple[int, int]], crashed: tuple[str, ...] = (), **record) -> Path:
     """A finished SOP run: episode -> (matched, steps)."""
     folder.mkdir()
     verdict = {"readable": True, "type_ok": True, "why": "x", "judgeable": True}
@@ -97,31 +99,45 @@ def sop_run(folder: Path, matched: dict[str, tuple[int, int]], crashed: tuple[st
     for name, (right, steps) in matched.items():
         exact = [True] * right + [False] * (right < steps)
         turns = [
-            {"index": i, "text": "a", "tokens": 5, "screen": [8, 8], "thought": None, "action": None}
+            {"index": i, "text": "a", "tokens": 5, "screen": [8, 8], "thought": None, "action": {"action": "wait"}}
             | {"verdict": verdict | {"exact": ok}}
             for i, ok in enumerate(exact)
         ]
         ended = "crashed" if name in crashed else "finished" if right == steps else "mismatch"
         rows.append({"unit": name, "sample": 0, "steps": steps, "ended": ended, "turns": turns})
     fine = [name for name in matched if name not in crashed]
-    from dataclasses import asdict
-
-    from guiderail.envs.recordings.match import GUIDERAIL
-
-    about = {"model": "m", "voice": {"dialect": "guiderail"}, "seed": 0, "rules": asdict(GUIDERAIL)}
-    about |= {"data": {"path": "d", "digest": "0" * 64}}
-    leg = {
-        "command": [],
-        "started": None,
-        "seconds": None,
-        "versions": {},
-        "commit": None,
-        "dirty": None,
-        "about": about,
-    }
     tsr = sum(matched[name][0] == matched[name][1] for name in fine) / len(fine)
-    write(folder, {"version": 2, "kind": "sop", "legs": [leg]}, rows, {"TSR": tsr, "n": len(fine)})
+    write(folder, recorded("sop", record), rows, {"TSR": tsr, "n": len(fine)})
     return folder
+
+
+def offline_run(folder: Path, right: dict[str, list[bool]], **record) -> Path:
+    """A finished run over single steps: episode -> whether each step was right."""
+    folder.mkdir()
+    turn = {"text": "a", "tokens": 5, "screen": [8, 8], "thought": None, "action": {"action": "wait"}}
+    rows = []
+    for name, steps in right.items():
+        for i, ok in enumerate(steps):
+            verdict = {"readable": True, "type_ok": True, "exact": ok, "why": "x"}
+            row = {
+                "unit": name,
+                "start": i,
+                "sample": 0,
+                "steps": len(steps),
+                "ended": "finished" if ok else "mismatch",
+            }
+            rows.append(row | {"turns": [turn | {"index": i, "verdict": verdict}]})
+    every = [ok for steps in right.values() for ok in steps]
+    write(folder, recorded("offline", record), rows, {"SR": sum(every) / len(every), "n": len(every)})
+    return folder
+
+
+def recorded(kind: str, about: dict) -> dict:
+    """The record of a run along recordings."""
+    about = {"model": "m", "voice": {"dialect": "guiderail"}, "seed": 0, "rules": asdict(GUIDERAIL)} | about
+    about = {"data": {"path": "d", "digest": "0" * 64}} | about
+    leg = dict.fromkeys(("started", "seconds", "commit", "dirty")) | {"command": [], "versions": {}, "about": about}
+    return {"version": 2, "kind": kind, "legs": [leg]}
 
 
 def write(folder: Path, record: dict, rows: list[dict], metrics: dict) -> None:
@@ -221,6 +237,21 @@ def test_secrets_and_paths_stay_at_home(tmp_path, members):
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("file:///home/ann/x", "file://.../x"),
+        ("file://localhost/home/ann/x", "file://localhost.../x"),
+        ("open:/home/ann/x", "open:.../x"),
+        ("PYTHONPATH=/a:/home/ann/lib", "PYTHONPATH=/a:.../lib"),
+        ("http://host:8000/v1/models and HTTPS://host/a/b", "http://host:8000/v1/models and HTTPS://host/a/b"),
+        ("pull:/sdcard/Music/a.mp3", "pull:/sdcard/Music/a.mp3"),
+    ],
+)
+def test_a_path_behind_a_colon_is_one_and_a_url_is_none(text, cleaned):
+    assert Redactor().everything(text) == cleaned
+
+
 def test_a_signature_binds_key_and_contents(tmp_path, run):
     from cryptography.hazmat.primitives import serialization as form
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -310,6 +341,44 @@ def test_one_total(tmp_path, members, key):
     manifest["scores"][key] += 1
     bent = members | {archive.MANIFEST: json.dumps(manifest).encode()}
     assert [place for place, _ in problems(tmp_path, bent)] == [f"manifest.json scores.{key}"]
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"exact": True, "type_ok": False}, "turn 1 is exact without type_ok"),
+        ({"readable": False}, "turn 1 has type_ok without readable"),
+        ({}, "turn 1 is readable with action null"),
+    ],
+)
+def test_a_verdict_that_no_rules_give(tmp_path, change, what):
+    members = build(sop_run(tmp_path / "run", {"1": (1, 4)}), Declarations())
+
+    def edit(row: dict) -> None:
+        row["turns"][1]["verdict"].update(change)
+        row["turns"][1]["action"] = {"action": "wait"} if change else None
+
+    assert what in dict(problems(tmp_path, edited(members, 1, edit)))["attempts.jsonl:1 outcome"]
+
+
+def test_loose_rules_read_an_answer_without_an_action(tmp_path):
+    rules = asdict(ALL_RULES.find("uis1-released-sop"))
+    run = sop_run(tmp_path / "run", {"1": (1, 4)}, rules=rules)
+    lines = (run / "rollouts.jsonl").read_text()
+    (run / "rollouts.jsonl").write_text(lines.replace('{"action": "wait"}', "null"))
+    assert rules["loose"]
+    assert verify(packed(tmp_path, build(run, Declarations()))).problems == []
+
+
+def test_only_an_interval_may_be_near(tmp_path):
+    """Whatever the submitter calls a group."""
+    run = live_run(tmp_path / "run", {"interval_1": [True], "interval_2": [False]})
+    members = build(run, Declarations())
+    manifest = json.loads(members[archive.MANIFEST])
+    manifest["scores"]["by_group"]["interval"]["success"] += 0.015
+    manifest["scores"]["interval"][0] += 0.015
+    bent = members | {archive.MANIFEST: json.dumps(manifest).encode()}
+    assert [place for place, _ in problems(tmp_path, bent)] == ["manifest.json scores.by_group.interval.success"]
 
 
 def test_an_attempt_left_out_or_made_twice(tmp_path, members):
@@ -626,6 +695,98 @@ def test_two_bundles_compared_in_words(tmp_path):
     assert "the seeds differ" in compare(good, near)["words"]
     with pytest.raises(SetupError, match="no attempt is in both"):
         compare(good, checked(tmp_path, "other", {"x": [True]}))
+
+
+def bundled(tmp_path: Path, run: Path):
+    return verify(packed(tmp_path, build(run, Declarations()), f"{run.name}.zip"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"data": {"path": "d", "digest": "1" * 64}}, f"data.digest is '{'0' * 64}' in the first, '{'1' * 64}' in the second"),
+        ({"rules": asdict(ALL_RULES.find("uis1-paper"))}, "rules.name is 'guiderail' in the first, 'uis1-paper'"),
+        ({"rules": asdict(GUIDERAIL) | {"radius": 0.5}}, "rules.radius is '0.04' in the first, '0.5' in the second"),
+    ],
+)  # fmt: skip
+def test_results_on_other_recordings_or_under_other_rules_are_not_compared(tmp_path, change, said):
+    one = bundled(tmp_path, sop_run(tmp_path / "one", {"0": (1, 1)}))
+    other = bundled(tmp_path, sop_run(tmp_path / "other", {"0": (1, 1)}, **change))
+    with pytest.raises(SetupError) as error:
+        compare(one, other)
+    assert said in str(error.value)
+    assert compare(one, one)["n"] == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "same"),
+    [
+        ("android-world", {"task_seed": 31}, False),
+        ("android-world", {"device": "pocket"}, False),
+        ("android-world", {"combinations": 2}, True),
+        ("pocket", {"split": "heldout"}, False),
+        ("pocket", {"device": "adb"}, True),
+        ("miniwob", {"max_steps": 5}, False),
+        ("miniwob", {"seeds": 5}, True),
+        ("aitw", {"judge": {"server": "b", "model": "m", "mode": "final"}}, True),
+        ("aitw", {"judge": {"server": "a", "model": "m", "mode": "rubric"}}, False),
+    ],
+)
+def test_results_in_other_worlds_are_not_compared(tmp_path, monkeypatch, kind, change, same):
+    monkeypatch.setattr("guiderail.launch.submission.build._known", lambda record: {})
+    world = {"name": kind, "task_seed": 30, "combinations": 1, "device": "emulator", "split": "test", "seeds": 3}
+    world |= {"max_steps": 10, "judge": {"server": "a", "model": "m", "mode": "final"}}
+    one, other = (
+        checked(tmp_path, name, OUTCOMES, kind=kind, world=world | more)
+        for name, more in (("one", {}), ("other", change))
+    )
+    if same:
+        assert compare(one, other)["n"] == 5
+    else:
+        with pytest.raises(SetupError, match=next(iter(change))):
+            compare(one, other)
+
+
+def test_steps_of_one_episode_are_no_draws_of_their_own(tmp_path):
+    """Twelve steps of two episodes: McNemar's test would say p = 2 / 2 ** 12."""
+    good, bad = ({name: [ok] * 6 for name in "ab"} for ok in (True, False))
+    found = compare(
+        bundled(tmp_path, offline_run(tmp_path / "good", good | {"c": [True]})),
+        bundled(tmp_path, offline_run(tmp_path / "bad", bad | {"c": [True]})),
+    )
+    assert (found["n"], found["p"]) == (13, None)
+    assert found["interval"][0] == 0.0  # all three draws may be of c
+    assert not found["distinguishable"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "world", "name"),
+    [
+        ("pocket", {"split": "heldout", "style": "phone"}, "pocket heldout phone"),
+        ("miniwob", {"suite": "tiny"}, "miniwob tiny"),
+        ("miniwob", {}, "miniwob"),
+        ("android-world", {"split": "x"}, "android-world"),
+        ("mobilegym", {"split": "\ud800", "language": "zh"}, "mobilegym \ufffd zh"),
+        ("pocket", {"split": "\ud800"}, "pocket \ufffd"),
+    ],
+)
+def test_a_board_is_named_after_what_makes_results_comparable(tmp_path, monkeypatch, kind, world, name):
+    monkeypatch.setattr("guiderail.launch.submission.build._known", lambda record: {})
+    one = checked(tmp_path, "one", OUTCOMES, kind=kind, world={"name": kind})
+    settings = {"settings": world}
+    manifest = one.manifest.model_copy(update={"provenance": one.manifest.provenance | settings})
+    assert board_of(type(one)(**{**vars(one), "manifest": manifest})) == name
+
+
+def test_a_board_of_recordings_is_named_after_data_and_rules(tmp_path):
+    """The default rules are not named; changed ones do not stand beside those whose name they borrow."""
+    rules = {"plain": asdict(GUIDERAIL), "paper": asdict(ALL_RULES.find("uis1-paper"))}
+    rules["bent"] = rules["plain"] | {"radius": 0.5}
+    made = {n: bundled(tmp_path, sop_run(tmp_path / n, {"0": (1, 1)}, rules=r)) for n, r in rules.items()}
+    names = {n: board_of(one) for n, one in made.items()}
+    assert (names["plain"], names["paper"]) == ("sop 00000000", "sop 00000000 uis1-paper")
+    assert names["bent"].startswith("sop 00000000 guiderail ")
+    assert [*board(tmp_path)["worlds"]] == sorted(names.values())
 
 
 def test_a_board_ranks_what_verifies_and_escapes_what_it_shows(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from guiderail.envs.recordings.match import GUIDERAIL, UIS1_RELEASED_SOP
 from guiderail.rl.score.sop import Scored, StepScored, offline_score, score
-from guiderail.rl.score.statistics import bootstrap_mean, clustered, stratified, wilson
+from guiderail.rl.score.statistics import bootstrap_mean, clustered, paired_p, stratified, wilson
 
 
 def test_wilson_against_a_worked_value():
@@ -64,6 +64,13 @@ def test_clusters_are_resampled_whole():
     alone = clustered([(str(i), i % 2) for i in range(40)])
     together = clustered([(str(i // 10), i // 10 % 2) for i in range(40)])
     assert together[1] - together[0] > 1.5 * (alone[1] - alone[0])
+
+
+def test_the_exact_test_is_of_pairs_that_are_independent():
+    pairs = [(str(i), 1.0, 0.0) for i in range(8)]
+    assert paired_p(pairs) == pytest.approx(2 / 2**8)
+    assert paired_p([*pairs, ("0", 1.0, 1.0)]) is None
+    assert paired_p([]) == 1.0
 
 
 def test_sop_counts_progress_success_and_unscored():
