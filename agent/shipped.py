@@ -57,10 +57,11 @@ def check_adapter(name: str, option: str) -> None:
 def adapter_base(folder: str | Path) -> str:
     """Name or path of the model that an adapter folder was trained on. Raises SetupError where the folder has none."""
     file = Path(folder) / "adapter_config.json"
+    merge = f"join it with its base: guiderail model merge {folder} --base MODEL --out FOLDER"
     try:
         base = json.loads(file.read_text())["base_model_name_or_path"]
     except (OSError, ValueError, KeyError) as error:
-        raise SetupError(f"{file} names no base model ({error}); pass the base model and adapter={folder}") from error
+        raise SetupError(f"{file} names no base model ({error}); {merge}") from error
     if not isinstance(base, str) or not base:
-        raise SetupError(f"{file} names no base model; pass the base model and adapter={folder}")
+        raise SetupError(f"{file} names no base model; {merge}")
     return base

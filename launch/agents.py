@@ -20,7 +20,7 @@ from guiderail.agent.processor import checkpoint_vision
 from guiderail.agent.registry import names_file
 from guiderail.agent.screen import Vision
 from guiderail.agent.scripted import ORIGINAL_SIZE, claim_policy, expert_policy, random_policy
-from guiderail.agent.shipped import check_adapter, check_model, shipped
+from guiderail.agent.shipped import check_model, shipped
 from guiderail.agent.types import Episode
 from guiderail.launch import parts
 from guiderail.launch.options import one_of
@@ -87,7 +87,6 @@ class AgentSpec:
     """What the user said about who acts. None means: as the model was trained."""
 
     model: Annotated[str | None, _option(help="model or adapter folder, or hub id")] = None
-    adapter: Annotated[str | None, _option(help="PEFT adapter folder to put on --model")] = None
     server: Annotated[str | None, _option(help="OpenAI-compatible URL, such as http://127.0.0.1:8000/v1")] = None
     served_model: Annotated[str | None, _option(help="model id on the server")] = None
     processor: Annotated[
@@ -137,8 +136,6 @@ def voice(spec: AgentSpec) -> Voice:
         raise SetupError(f"give exactly one of --model, --server, --agent; got {' and '.join(given) or 'none'}")
     if spec.model is not None:
         check_model(spec.model, "--model ")
-    if spec.adapter is not None:
-        check_adapter(spec.adapter, "--adapter ")
     if spec.server is not None and spec.served_model is None:
         raise SetupError("--server also needs --served-model, the model id that the server lists")
     trained = _trained(spec)
@@ -217,9 +214,7 @@ def _policy(spec: AgentSpec, voice: Voice, episodes: Sequence[Episode]) -> Polic
     parts.quiet()
     from guiderail.agent.local.policy import load_policy
 
-    return load_policy(
-        str(spec.model), adapter=spec.adapter, max_prompt_tokens=voice.max_prompt_tokens, features=features_folder(None)
-    )
+    return load_policy(str(spec.model), max_prompt_tokens=voice.max_prompt_tokens, features=features_folder(None))
 
 
 def sampling(voice: Voice, temperature: float) -> Sampling:

@@ -64,7 +64,6 @@ def load_policy(
     server: str | None = None,
     served_model: str | None = None,
     agent: str | None = None,
-    adapter: str | Path | None = None,
     dialect: str | None = None,
     images: int | None = None,
     max_new_tokens: int | None = None,
@@ -78,7 +77,6 @@ def load_policy(
     """
     spec = AgentSpec(
         model=None if model is None else str(model),
-        adapter=None if adapter is None else str(adapter),
         server=server,
         served_model=served_model,
         agent=agent,

@@ -38,7 +38,7 @@ Rules = Annotated[
 ]
 Temperature = Annotated[float, typer.Option(help="0 is greedy")]
 Seed = Annotated[int, typer.Option(help="seed of everything random")]
-Width = Annotated[int, typer.Option(help="episodes under way at once")]
+Width = Annotated[int, typer.Option(help="episodes under way at once", min=1)]
 Scale = Annotated[int, typer.Option(help="screenshot pixels per page pixel; a page has 160x210")]
 DataFolder = Annotated[Path, typer.Option("--out", help="folder to write: episodes.jsonl, images/, DATASET.md")]
 Out = Annotated[Path | None, typer.Option(help="run folder to write")]

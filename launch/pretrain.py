@@ -144,7 +144,7 @@ def _line(row: dict[str, Any]) -> str:
 
 @spread
 def grounding(
-    who: Annotated[AgentSpec, Fixed("adapter", "agent", "images", "max_new_tokens")] = AgentSpec("tiny-base", images=1),
+    who: Annotated[AgentSpec, Fixed("agent", "images", "max_new_tokens")] = AgentSpec("tiny-base", images=1),
     seed: Seed = 0,
     screens: Annotated[int, typer.Option(help="random screens, and as many Pocket screens", min=1)] = 300,
     style: Annotated[str, typer.Option(help="style of the Pocket screens: easy or free")] = "easy",

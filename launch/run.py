@@ -20,6 +20,7 @@ from guiderail.agent.errors import SetupError
 from guiderail.agent.types import Screenshot
 from guiderail.launch import show
 from guiderail.launch.agents import AgentSpec
+from guiderail.launch.before import check_out
 from guiderail.launch.console.actors import build_actor
 from guiderail.launch.console.attended import Attended
 from guiderail.launch.console.devices import DeviceSpec, open_place
@@ -28,6 +29,7 @@ from guiderail.launch.console.standing import Options
 from guiderail.launch.console.view import turn_view, view
 from guiderail.launch.going_on import STOPPED, after_scoring
 from guiderail.launch.options import Out, Seed, Temperature, spread
+from guiderail.rl.runs.log import holds_results
 
 FAILED = 1
 """Exit code where the goal was checked and not reached, or the agent ran out of steps."""
@@ -68,6 +70,7 @@ def run(
     ] = False,
 ) -> None:
     """Let an agent do one thing on a device. Ctrl-C stops it at once."""
+    _check_out(out)
     spec = DeviceSpec(device, goal, seed, apps, settle)
     woken = threading.Event()
     attempt = Attended(
@@ -89,6 +92,13 @@ def run(
     if attempt.note:
         raise SetupError(attempt.note)
     _tell(attempt, as_json, out if kept else None)
+
+
+def _check_out(out: Path | None) -> None:
+    """Raises SetupError where the attempt could not be kept. There is no --resume: an attempt is one piece."""
+    check_out(out, None)
+    if out is not None and holds_results(out):
+        raise SetupError(f"{out} already holds a run; give another --out")
 
 
 @dataclass

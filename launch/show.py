@@ -23,6 +23,16 @@ class _Plain(Console):
     def render_str(self, text: str, **how: Any) -> Text:
         return super().render_str(printable(text), **(how | {"markup": False, "emoji": False}))
 
+    def print(self, *objects: Any, **how: Any) -> None:
+        super().print(*(_cleaned(one) if isinstance(one, Text) else one for one in objects), **how)
+
+
+def _cleaned(text: Text) -> Text:
+    """A copy, as `printable` has it. That goes one for one, so the styles stay where they are."""
+    made = text.copy()
+    made.plain = printable(text.plain)
+    return made
+
 
 out = _Plain()
 err = _Plain(stderr=True)
@@ -33,8 +43,6 @@ def result(value: Mapping[str, Any], as_json: bool, shown: Table | Text) -> None
     if as_json:
         print(_STEERING.sub(_escaped, json.dumps(strict(value), ensure_ascii=False)))
     else:
-        if isinstance(shown, Text):
-            shown.plain = printable(shown.plain)
         out.print(shown, soft_wrap=isinstance(shown, Text))
 
 

@@ -42,7 +42,7 @@ SIGNATURES = {
     "export": "data, out, *, split='train'",
     "gate": "data, *, dialect='guiderail', rules='guiderail'",
     "load_episodes": "path, *, screen=None, swipes='detect', skip_bad=False, limit=None",
-    "load_policy": "model=None, *, server=None, served_model=None, agent=None, adapter=None, dialect=None, images=None, "
+    "load_policy": "model=None, *, server=None, served_model=None, agent=None, dialect=None, images=None, "
     "max_new_tokens=None, episodes=()",
     "merge": "adapter, out, *, base=None, dtype='auto'",
     "push": "run, repo, *, model=None, scores=(), private=False",

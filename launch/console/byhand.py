@@ -13,7 +13,7 @@ import typer
 from guiderail.agent.errors import SetupError
 from guiderail.launch import show
 from guiderail.launch.console.command import HOST_HELP, require_server, serve_pages
-from guiderail.launch.console.devices import DeviceSpec, Place, open_place
+from guiderail.launch.console.devices import DeviceSpec, Place, free_phone, open_place
 
 if TYPE_CHECKING:
     from guiderail.envs.live.attempts import Session
@@ -33,7 +33,7 @@ class HandOptions:
         str, _option(help="black out what the screen's tree shows to be personal: email,number or none")
     ] = "email,number"
     host: Annotated[str, _option(help=HOST_HELP)] = "127.0.0.1"
-    port: Annotated[int, _option(help="0: a free one")] = 0
+    port: Annotated[int, _option(help="0: a free one", min=0, max=65535)] = 0
 
     def patterns(self) -> list[str]:
         """Raises SetupError."""
@@ -70,10 +70,10 @@ def pocket_places(split: str, style: str, size: tuple[int, int]) -> Places:
         from guiderail.envs.pocket.tasks import SPLITS
         from guiderail.envs.pocket.world import PocketTasks
 
-        if goal:
-            return open_place(DeviceSpec("pocket", goal, number))
         if split not in SPLITS:
             raise SetupError(f"split {split!r}, expected one of {', '.join(SPLITS)}")
+        if goal:
+            return free_phone(goal, number, split, style, size)
         world = PocketTasks(1, number, split, style, size)
         ((name, _),) = world.listed()
         session = world.open(0)

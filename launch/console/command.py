@@ -63,7 +63,7 @@ def console(
     data: Annotated[str | None, typer.Option(help="with --review: where the recordings are now, if they moved")] = None,
     annotator: Annotated[str, typer.Option(help="with --review: who answers")] = "",
     host: Annotated[str, typer.Option(help=HOST_HELP)] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: a free one")] = 0,
+    port: Annotated[int, typer.Option(help="0: a free one", min=0, max=65535)] = 0,
 ) -> None:
     """A page in which you use an agent, watch it, and take over. It prints its address, which holds a secret."""
     require_server()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from guiderail.agent.errors import SetupError
 from guiderail.agent.types import Outcome
@@ -26,6 +26,9 @@ from guiderail.envs.live.device import Device
 from guiderail.envs.live.worlds import WORLDS, NamedWorld
 from guiderail.launch import parts
 from guiderail.launch.evaluate.android import read_apps
+
+if TYPE_CHECKING:
+    from guiderail.envs.pocket.world import Connection
 
 MAX_STEPS = 30
 POCKETS = ("pocket", "pocket-phone", "pocket-adb")
@@ -101,27 +104,54 @@ def _pocket(spec: DeviceSpec, kind: str, name: str) -> Place:
     parts.require("android_env", "android")
     from guiderail.envs.pocket.pool import HostPool
     from guiderail.envs.pocket.state import STYLES
-    from guiderail.envs.pocket.tasks import SPLITS, Task, draws, task
-    from guiderail.envs.pocket.templates import TEMPLATES
-    from guiderail.envs.pocket.world import Connection, LivePocketTask, host
+    from guiderail.envs.pocket.tasks import SPLITS, draws, task
+    from guiderail.envs.pocket.world import LivePocketTask, host
 
     connection: Connection = "adb" if kind == "pocket-adb" else "android_env"
     style, split, found = "phone" if kind == "pocket-phone" else "easy", "test", _POCKET_TASK.fullmatch(name)
+    if spec.goal and name:
+        raise SetupError(f"{spec.device} has its own goal; leave yours out, or give --device {kind}")
+    if spec.goal:
+        return free_phone(spec.goal, spec.seed, split, style, STYLES[style], connection)
     if found:
         name, split, seed, style = found[1], found[2], int(found[3]), found[4] or "easy"
     elif name:
         seed = 3 * spec.seed + SPLITS[split]
     else:
-        ((drawn, seed),) = draws(1, spec.seed, split)
+        ((name, seed),) = draws(1, spec.seed, split)
     pool = HostPool(partial(host, connection, STYLES[style]))
-    world = {"name": "pocket", "device": connection, "seed": spec.seed, "split": split, "style": style}
-    place = partial(Place, world=world | {"size": list(STYLES[style])}, close=pool.close, quick=connection != "adb")
-    if not spec.goal:
-        return place(LivePocketTask(task(name or drawn, seed, split, style, live=True), pool))
-    if name:
-        raise SetupError(f"{spec.device} has its own goal; leave yours out, or give --device {kind}")
-    phone = Task(TEMPLATES[0].name, 3 * spec.seed + SPLITS[split], style=style)  # only its start is used: undisturbed
-    return place(FreeGoal(spec.goal, lambda: pool.take().start(phone)))
+    live = LivePocketTask(task(name, seed, split, style, live=True), pool)
+    return Place(
+        live, _phone(connection, spec.seed, split, style, STYLES[style]), pool.close, quick=connection != "adb"
+    )
+
+
+def free_phone(
+    goal: str, number: int, split: str, style: str, size: tuple[int, int], connection: Connection = "android_env"
+) -> Place:
+    """A phone of the split, undisturbed, with a goal that nothing checks."""
+    from guiderail.envs.pocket.pool import HostPool
+    from guiderail.envs.pocket.tasks import SPLITS, Task
+    from guiderail.envs.pocket.templates import TEMPLATES
+    from guiderail.envs.pocket.world import host
+
+    pool = HostPool(partial(host, connection, size))
+    template = next(one.name for one in TEMPLATES if one.held_out == (split == "heldout"))  # says which apps there are
+    phone = Task(template, 3 * number + SPLITS[split], split, style)  # only its start is used
+    free = FreeGoal(goal, lambda: pool.take().start(phone))
+    return Place(free, _phone(connection, number, split, style, size), pool.close, quick=connection != "adb")
+
+
+def _phone(connection: Connection, seed: int, split: str, style: str, size: tuple[int, int]) -> dict[str, Any]:
+    """For the run's record."""
+    return {
+        "name": "pocket",
+        "device": connection,
+        "seed": seed,
+        "split": split,
+        "style": style,
+        "size": list(size),
+    }
 
 
 def _miniwob(spec: DeviceSpec, page: str) -> Place:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -22,6 +23,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_HOST = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::(\d+))?")
+"""Of the header: an IPv6 address in brackets, or another name; then the port, if it is not 80."""
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -60,7 +63,7 @@ class Guard:
     def __init__(self, app: ASGIApp, token: str, host: str, port: int):
         self._app, self._token, self._port = app, token, port
         self._anywhere = not is_loopback(host)
-        self._hosts = {"127.0.0.1", "localhost", "::1", host}
+        self._hosts = {"127.0.0.1", "localhost", "::1", host.lower()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -91,11 +94,11 @@ class Guard:
 
     def _ours(self, host: str) -> bool:
         """Where it listens to other machines it cannot know all of its names: addresses are fine, since a site that rebinds
-        its name is asked for by that name."""
-        name, colon, port = host.rpartition(":")
-        name = name.strip("[]")
-        if not colon or port != str(self._port):
+        its name is asked for by that name. Browsers write names in small letters, and leave port 80 out."""
+        found = _HOST.fullmatch(host.lower())
+        if found is None or (found[2] or "80") != str(self._port):
             return False
+        name = found[1].strip("[]")
         return name in self._hosts or (self._anywhere and is_address(name))
 
 

@@ -51,8 +51,8 @@ def entrants(who: AgentSpec, many: Adapters, episodes: Sequence[Episode]) -> Ite
     if not many.adapters:
         yield [Entrant("", partial(build_agent, who, episodes))]
         return
-    if wrong := next((name for name in ("agent", "adapter") if getattr(who, name) is not None), None):
-        raise SetupError(f"--adapters goes on a --model or a --server; remove --{wrong}")
+    if who.agent is not None:
+        raise SetupError("--adapters goes on a --model or a --server; remove --agent")
     if who.model is not None and who.server is not None:
         raise SetupError("--adapters goes on a --model or a --server; remove one of them")
     found = {name_of(folder): folder for folder in adapter_folders(many.adapters)}

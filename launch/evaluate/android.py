@@ -12,8 +12,8 @@ from typing import Annotated, Any, get_args
 import typer
 from rich.table import Table
 
-from guiderail.agent.errors import SetupError
-from guiderail.envs.aitw.judge import Mode
+from guiderail.agent.errors import EnvCrashed, SetupError
+from guiderail.envs.aitw.judge import AnyJudge, Judgement, Mode
 from guiderail.envs.aitw.tasks import LISTS, AitwTasks, JudgeSpec
 from guiderail.envs.android.emulator import EmulatorSpec
 from guiderail.envs.android_world.client import PYTHON, python_of
@@ -21,6 +21,7 @@ from guiderail.envs.live.attempts import World
 from guiderail.launch import show
 from guiderail.launch.agents import AgentSpec
 from guiderail.launch.evaluate.live import LiveOptions, report, score_live
+from guiderail.launch.going_on import NOTHING_SCORED
 from guiderail.launch.options import Fixed, Json, Out, one_of, spread
 
 _emulator_option = partial(typer.Option, rich_help_panel="Emulators")
@@ -196,13 +197,15 @@ def judge(
     as_json: Json = False,
 ) -> None:
     """A model judges stored attempts again, without a device. With --labels: also how often it agrees with people."""
-    from guiderail.envs.aitw.judge import agreement, read_labels, rejudge
-    from guiderail.rl.runs.log import read_rollouts
+    from guiderail.envs.aitw.judge import agreement, read_labels
+    from guiderail.rl.runs.log import reading
     from guiderail.rl.score.statistics import wilson
 
     judge = judging.spec().build()
-    rows = [row for row in read_rollouts(run) if row["ended"] != "crashed"]
-    verdicts = rejudge(rows, run / "images", judge)
+    with reading(run):
+        verdicts, silent = _verdicts(run, judge)
+    for name, why in silent.items():
+        show.err.print(f"no verdict: {name}: {why}", markup=False, highlight=False)
     good, n = sum(v.success for v in verdicts.values()), len(verdicts)
     result: dict[str, Any] = {
         "judge": judging.judge_model,
@@ -211,6 +214,7 @@ def judge(
         "success": good / n if n else None,
         "interval": wilson(good, n),
         "verdicts": {task: {"success": v.success, "reason": v.reason} for task, v in verdicts.items()},
+        "no_verdict": silent,
     }
     table = Table("judged", "")
     table.add_row("success", f"{show.percent(result['success'])} % of {n}")
@@ -219,3 +223,24 @@ def judge(
         agreed["interval"] = wilson(agreed["agreed"], agreed["n"])
         table.add_row("agrees with people", f"{show.percent(agreed['agreement'])} % of {agreed['n']}")
     show.result(show.strict(result), as_json, table)
+    if silent and not verdicts:
+        raise typer.Exit(NOTHING_SCORED)
+
+
+def _verdicts(run: Path, judge: AnyJudge) -> tuple[dict[str, Judgement], dict[str, str]]:
+    """(verdicts, the other attempts with the reason why the judge gave none). Raises SetupError for a run without screens."""
+    from guiderail.envs.aitw.judge import rejudge
+    from guiderail.rl.runs.log import read_rollouts
+
+    verdicts: dict[str, Judgement] = {}
+    silent: dict[str, str] = {}
+    for row in read_rollouts(run):
+        if any("screenshot" not in turn for turn in row["turns"]):
+            raise SetupError(
+                f"{run} keeps no screenshots of its own; give a run in a live world, such as of evaluate android"
+            )
+        try:
+            verdicts |= rejudge([row] if row["ended"] != "crashed" else [], run / "images", judge)
+        except EnvCrashed as crash:
+            silent[f"{row['unit']}#{row['sample']}"] = str(crash)
+    return verdicts, silent

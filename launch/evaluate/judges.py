@@ -71,7 +71,4 @@ def _table(result: dict[str, Any]) -> Table:
 
 
 def _rate(row: dict[str, Any], key: str) -> str:
-    if row[key] is None:
-        return "-"
-    low, high = row[f"{key}_interval"]
-    return f"{100 * row[key]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return show.percent(row[key], row[f"{key}_interval"])

@@ -40,8 +40,8 @@ def compare(
 
 
 def best(plans: Sequence[Planned], deadline: float | None, budget: float | None) -> Planned | None:
-    """The cheapest that fits and ends within `deadline` hours; with a budget in dollars the fastest that it pays for. None
-    where nothing fits. Raises SetupError where something fits, but not within the limit."""
+    """The cheapest that fits and ends within `deadline` hours; with a budget in dollars the fastest that it pays for, which
+    then has to keep the deadline. None where nothing fits. Raises SetupError where something fits, but not within the limits."""
     fitting = [one for one in plans if one.fits]
     if not fitting:
         return None
@@ -50,9 +50,15 @@ def best(plans: Sequence[Planned], deadline: float | None, budget: float | None)
         if not paid:
             least = min(fitting, key=lambda one: one.cost)
             raise SetupError(
-                f"nothing costs at most ${budget:g}; the cheapest is {_said(least)}: --budget {least.cost:.0f}"
+                f"nothing costs at most ${budget:g}; the cheapest is {_said(least)}: --budget {least.cost + 0.5:.0f}"
             )
-        return min(paid, key=lambda one: (one.hours, one.cost))
+        fastest = min(paid, key=lambda one: (one.hours, one.cost))
+        if deadline is not None and fastest.hours > deadline:
+            raise SetupError(
+                f"nothing for ${budget:g} ends within {deadline:g} h; the fastest for it is {_said(fastest)}: "
+                f"--deadline {fastest.hours + 0.5:.0f}, or a larger --budget"
+            )
+        return fastest
     if deadline is not None:
         timely = [one for one in fitting if one.hours <= deadline]
         if not timely:

@@ -89,9 +89,11 @@ def _gpu(name: str, row: dict[str, Any], file: Path) -> GPU:
     wrong = {
         key: row.get(key)
         for key in _NUMBERS
-        if not isinstance(row.get(key), int | float) or isinstance(row[key], bool) or not 0 <= row[key] < 1e9
+        if type(row.get(key)) not in (int, float) or not 0 <= row[key] < 1e9 or (key != "price" and row[key] == 0)
     }
     if wrong:
-        raise SetupError(f"{file}: {name} has {wrong}; a new GPU needs numbers for {', '.join(_NUMBERS)}")
+        raise SetupError(
+            f"{file}: {name} has {wrong}; a new GPU needs numbers for {', '.join(_NUMBERS)}, all but the price above 0"
+        )
     memory, tflops, bandwidth, link, price = (float(row[key]) for key in _NUMBERS)
     return GPU(name, memory, tflops, bandwidth, link, price, str(row.get("priced", "?")), str(row.get("source", "")))

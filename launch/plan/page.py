@@ -9,7 +9,7 @@ from rich.table import Table
 
 from guiderail.launch import show
 from guiderail.launch.plan.machines import GIB
-from guiderail.launch.plan.planned import Planned
+from guiderail.launch.plan.planned import Planned, as_words
 
 HEAD = ("GPUs", "GiB", "hours", "$", "micro-batches", "")
 
@@ -62,7 +62,7 @@ def details(one: Planned, change: Mapping[str, Any]) -> Table:
         table.add_row(f"{name}, per generation", f"{value:.1f} s")
     table.add_row(f"whole run: {one.spent.generations} generations", f"{time_of(one.hours)}, ${one.cost:.0f}")
     if not one.fits:
-        said = " ".join(f"{key}={value}" for key, value in change.items()) or "a larger GPU, or more of them"
+        said = as_words(change) or "a larger GPU, or more of them"
         table.caption = f"does not fit; change {said}"
     elif one.spent.learned < 0.95:
         table.caption = (

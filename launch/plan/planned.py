@@ -200,7 +200,7 @@ def smaller(config: Config, shape: Shape, measure: Measure, cluster: Cluster, as
 
 def refusal(planned: Planned, change: Mapping[str, Any]) -> SetupError:
     """For a run that cannot fit."""
-    keys = " ".join(f"{key}={_yaml(value)}" for key, value in change.items())
+    keys = as_words(change)
     parts = sorted(planned.memory.parts.items(), key=lambda item: item[1], reverse=True)[:3]
     most = ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts)
     advice = f"add to the command {keys}" if keys else "take a larger GPU, more of them, or a smaller model"
@@ -208,6 +208,11 @@ def refusal(planned: Planned, change: Mapping[str, Any]) -> SetupError:
         f"this run would take {planned.memory.peak / GIB:.1f} GiB per GPU ({most}), and {planned.cluster.gpu.name} has "
         f"{planned.cluster.gpu.memory:.1f}; {advice}, or pass --no-plan to try it all the same"
     )
+
+
+def as_words(change: Mapping[str, Any]) -> str:
+    """As they are typed after a command."""
+    return " ".join(f"{key}={_yaml(value)}" for key, value in change.items())
 
 
 def _yaml(value: Any) -> str:

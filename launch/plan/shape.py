@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from guiderail.agent.errors import SetupError
-from guiderail.agent.shipped import shipped
+from guiderail.agent.shipped import adapter_base, shipped
 
 PUBLISHED: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "models.json").read_text(encoding="utf-8"))
 Where = Literal["layer", "head", "block", "merger"]
@@ -172,13 +172,7 @@ def shape_of(model: str) -> Shape:
 
 def base_of(path: str) -> str:
     """The base model's name where `path` is an adapter's folder, else `path`. Raises SetupError."""
-    file = Path(path) / "adapter_config.json"
-    if not file.is_file():
-        return path
-    try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError) as error:
-        raise SetupError(f"{file} names no base model ({error}); give the adapter again, whole") from None
+    return adapter_base(path) if (Path(path) / "adapter_config.json").is_file() else path
 
 
 def read_shape(config: Mapping[str, Any], name: str) -> Shape:

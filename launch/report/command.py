@@ -59,7 +59,7 @@ def report(
 
 def check_out(runs: Sequence[Path], out: Path) -> None:
     """Raises SetupError where a report in `out` would replace something else."""
-    if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
+    if out.is_dir() and any(path.name != ".lock" for path in out.iterdir()) and not (out / MARK).is_file():
         raise SetupError(f"{out} is not empty and not a report; give another --out")
     if any(out.resolve() == run.resolve() for run in runs):
         raise SetupError(f"{out} is a run folder; give another --out, such as {out}-report")

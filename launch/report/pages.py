@@ -69,6 +69,8 @@ def build(
     write SVG and PNG figures. Raises SetupError when there is no run, DataError "file:line" for an unreadable run folder.
     """
     found = discover(folders)
+    out.mkdir(parents=True, exist_ok=True)
+    _copy_assets(out)  # first: they mark the folder as a report, which may be written again
     images = Images(out, width)
     homes = _homes(found)
     read = lru_cache(maxsize=4)(read_recording)  # many runs name the same recording
@@ -79,8 +81,6 @@ def build(
     stamp = hashlib.sha256("".join(map(_state, found)).encode()).hexdigest()[:16]
     live = any(run.metrics is None for run in found)
     site = Site(out, _environment(), stamp, live)
-    out.mkdir(parents=True, exist_ok=True)
-    _copy_assets(out)
     pairs = [
         _pair(pages[a], pages[b]) | {"number": number} for number, (a, b) in enumerate(compare.comparable(found), 1)
     ]

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from guiderail.agent.errors import SetupError
 from guiderail.launch import parts, show
 from guiderail.launch.options import spread
 from guiderail.launch.study.plan import Job, load_plan, plan_file
@@ -106,8 +107,11 @@ def score(
     from guiderail.launch.study.score import examine
 
     study, job = where.study(), Job(arm, seed)
-    prepare(study)
+    if study.record(job).exists():
+        raise SetupError(f"{study.record(job)} is there already; delete it to score again, or give another --records")
     plan, known = study.plan, study.plan.arms.get(arm)
+    trained = training_of(study, job) if known else None
+    prepare(study)
     exam = known.exam if known else "short"
     wall, cpu = time.monotonic(), time.process_time()
     lines = list(examine(plan, exam, model, study.out / "data"))
@@ -117,7 +121,7 @@ def score(
         "seed": seed,
         "exam": exam,
         "times": plan.times,
-        "train": training_of(study, job) if known else None,
+        "train": trained,
         "score": {"wall": round(time.monotonic() - wall, 1), "cpu": round(time.process_time() - cpu, 1)},
         "base": {"name": Path(plan.base).name, "weights": weights_digest(Path(shipped(plan.base)))},
         "weights": weights_digest(Path(shipped(model))),

@@ -9,15 +9,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from guiderail.agent.disk import locked
-from guiderail.agent.errors import SetupError
+from guiderail.agent.errors import GuiderailError, SetupError
 from guiderail.agent.shipped import shipped
 from guiderail.launch import show
+from guiderail.launch.disk_error import disk_error
 from guiderail.launch.going_on import NOTHING_LEARNED
 from guiderail.launch.study.plan import CONFIGS, Job, Plan, as_arguments, jobs, overrides, source
 from guiderail.launch.study.records import SUFFIX, read_header, weights_digest
@@ -153,9 +154,9 @@ def _run(study: Study, only: Sequence[str], minutes: float, workers: int) -> Non
                 study.taken.add(job)
             try:
                 _do(study, job, lock)
-            except SetupError as error:
-                study.failed[job] = str(error)
-                show.err.print(f"{job.name} failed: {error}", style="red", markup=False, highlight=False)
+            except Exception as error:
+                study.failed[job] = why(error)
+                show.err.print(f"{job.name} failed: {why(error)}", style="red", markup=False, highlight=False)
             finally:
                 os.close(lock)
                 with turn:
@@ -163,11 +164,7 @@ def _run(study: Study, only: Sequence[str], minutes: float, workers: int) -> Non
                     todo.remove(job)
                     turn.notify_all()
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(workers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    _in_threads(work, workers)
     left = len(study.todo(only))
     show.err.print(
         f"{left} jobs left; run the same command to continue" if left else "all jobs have records", highlight=False
@@ -176,6 +173,32 @@ def _run(study: Study, only: Sequence[str], minutes: float, workers: int) -> Non
         raise SetupError(
             f"{len(study.failed)} jobs failed: {', '.join(job.name for job in study.failed)}; see their logs"
         )
+
+
+def _in_threads(work: Callable[[], None], workers: int) -> None:
+    """Raises what ended one of them, once all have ended."""
+    broken: list[Exception] = []
+
+    def guarded() -> None:
+        try:
+            work()
+        except Exception as error:
+            broken.append(error)
+
+    threads = [threading.Thread(target=guarded, daemon=True) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if broken:
+        raise broken[0]
+
+
+def why(error: Exception) -> str:
+    """What is said of a job that failed."""
+    if isinstance(error, OSError):
+        error = disk_error(error)
+    return str(error) if isinstance(error, GuiderailError) else f"{type(error).__name__}: {error}"
 
 
 def _next(study: Study, todo: list[Job], end: float) -> tuple[Job, int] | None:

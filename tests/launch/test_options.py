@@ -83,6 +83,13 @@ def test_a_wrong_value_names_its_option(values, message):
         LiveOptions(**values)
 
 
+@pytest.mark.parametrize("command", ["sop", "offline", "screenspot"])
+def test_nobody_waits_for_a_width_of_none(command):
+    done = CliRunner().invoke(app, ["evaluate", command, "none", "--agent", "random", "--width", "0"])
+    assert done.exit_code == 2
+    assert "greater than or equal to 1" in " ".join(done.output.split())
+
+
 def test_scripted_agents_are_two():
     with pytest.raises(SetupError, match="--agent 'oracle': expected expert or random or claim"):
         AgentSpec(agent="oracle")

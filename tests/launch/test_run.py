@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from PIL import Image
 from guiderail.agent.errors import SetupError
 from guiderail.agent.types import Screenshot
 from guiderail.envs.live.device import encode_png
-from guiderail.launch import run
+from guiderail.launch import run, show
 from guiderail.launch.cli import app
 from guiderail.launch.console.again import find
 from guiderail.rl.runs.log import read_record, read_rollouts
@@ -96,6 +97,28 @@ def test_what_cannot_be_done_is_said_with_its_remedy(words, expected):
     result = CliRunner().invoke(app, ["run", *words])
     assert isinstance(result.exception, SetupError)
     assert expected in str(result.exception)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_used_folder_is_refused_before_the_first_step(folder, tmp_path, finished):
+    used = shutil.copytree(folder, tmp_path / "used")
+    if not finished:
+        (used / "metrics.json").unlink()
+    words = ["run", "--agent", "expert", "--device", "pocket:toggle", "--out", str(used)]
+    result = CliRunner().invoke(app, words)
+    kind = "a finished run" if finished else "a run"
+    assert str(result.exception) == f"{used} already holds {kind}; give another --out"
+    assert result.stdout == ""
+
+
+def test_what_a_model_thinks_cannot_steer_the_terminal(monkeypatch):
+    shown = run.step_text(
+        {"index": 3, "thought": "\x1b]0;mine\x07tap \u202eok", "action": {"label": "\x1b[2Jclick"}, "note": ""}
+    )
+    monkeypatch.setattr(show.out, "_file", said := io.StringIO())
+    show.out.print(shown)
+    assert said.getvalue() == "  3  \ufffd]0;minetap \ufffdok\n     \ufffd[2Jclick\n"
+    assert "\x1b" in shown.plain, "the text itself stays"
 
 
 def test_a_risky_act_is_not_done_where_nobody_can_be_asked():

@@ -307,6 +307,51 @@ def test_a_failed_job_is_reported_and_stops_what_depends_on_it(study, monkeypatc
     assert tried == ["study", "train", "train"]
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(28, "No space left on device", "/out/train.log"),
+            "/out/train.log: No space left on device; make room",
+        ),
+        (DataError("a:1", "not JSON"), "a:1"),
+        (KeyError("wall"), "KeyError: 'wall'"),
+    ],
+)
+def test_whatever_ends_a_job_is_reported(study, monkeypatch, capsys, error, said):
+    def spend(*asked):
+        raise error
+
+    monkeypatch.setattr(running, "_spend", spend)
+    with pytest.raises(SetupError, match="1 jobs failed: base-0"):
+        run(study, ["base"], 60, 2)
+    assert f"base-0 failed: {said}" in " ".join(capsys.readouterr().err.split())
+    assert said in study.failed[Job("base", 0)]
+
+
+def test_what_ends_a_worker_between_jobs_ends_the_command(study, monkeypatch):
+    def lock(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(running, "_lock", lock)
+    with pytest.raises(PermissionError):
+        run(study, ["base"], 60, 2)
+
+
+def test_what_a_record_needs_is_looked_for_before_the_exam(study, plan_path, monkeypatch):
+    monkeypatch.setattr("guiderail.launch.study.command.prepare", lambda study: None)
+    monkeypatch.setattr(score, "examine", lambda *asked: pytest.fail("the exam has begun"))
+    where = ["--plan", plan_path, "--out", study.out, "--records", study.records]
+    words = ["study", "score", "tiny-sft", "--base", "tiny-sft", "--arm", "sft", *where]
+    done = CliRunner().invoke(app, [*map(str, words)])
+    assert f"{study.out / 'sft-0' / 'train' / 'run.json'} is not there" in str(done.exception)
+    leave(study.records, "sft", 0)
+    before = study.record(Job("sft", 0)).read_bytes()
+    done = CliRunner().invoke(app, [*map(str, words)])
+    assert "sft-0.jsonl.gz is there already; delete it" in str(done.exception)
+    assert study.record(Job("sft", 0)).read_bytes() == before
+
+
 def test_a_command_that_fails_says_why(study, tmp_path):
     with pytest.raises(SetupError, match=r"gate ended with 2: .*log"):
         running._spend(study, ["gate", str(tmp_path / "nowhere")], tmp_path / "log", running._lock(tmp_path / "job"))
@@ -480,12 +525,6 @@ def test_a_section_without_rows_is_left_out(study):
     assert "### Ablations" in heads
     assert "### Online success and metrics" not in heads
     assert not any("never trained on" in head.lower() for head in heads), "one world"
-
-
-def test_a_shared_start_is_compared_with_every_seed(study, records):
-    study.record(Job("sft", 1)).unlink()
-    gap = next(line for line in markdown(study.plan, records).splitlines() if line.startswith("| + RL minus SFT"))
-    assert "of 2" in gap
 
 
 def test_seeds_trained_differently_are_named(study, records):

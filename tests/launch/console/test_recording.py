@@ -235,6 +235,16 @@ def test_a_correction_in_the_console_becomes_a_recording(attend, tmp_path):
     assert prompt_digest(prompt) == prompt_digest(attempt.turns[1].prompt)
 
 
+def test_a_goal_of_ones_own_gets_the_phone_that_was_asked_for():
+    place = pocket_places("heldout", "phone", (270, 600))("look around", 4)
+    try:
+        assert {"split": "heldout", "style": "phone", "size": [270, 600]}.items() <= place.world.items()
+        screen = place.task.start().screenshot()
+        assert (screen.width, screen.height) == (270, 600)
+    finally:
+        place.close()
+
+
 def test_a_phone_that_adb_reaches_is_recorded_with_a_goal_of_ones_own(tmp_path):
     if shutil.which("adb") is None:
         pytest.skip("no adb client on this machine")

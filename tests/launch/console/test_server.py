@@ -168,6 +168,33 @@ def test_where_it_listens_to_other_machines_names_are_still_refused():
     assert status("::", "[fd00::7]:8000") == 0
 
 
+def test_names_are_compared_as_browsers_write_them():
+    """In small letters, and without the port where it is 80."""
+
+    def status(host, port, name, origin=None):
+        headers = [(b"host", name.encode()), *([(b"origin", origin.encode())] if origin else [])]
+        scope = {"type": "http", "path": f"/{TOKEN}/", "headers": headers}
+        return Guard(None, TOKEN, host, port)._refusal(scope)
+
+    assert status("MyBox", 8000, "mybox:8000") == 0
+    assert status("127.0.0.1", 80, "127.0.0.1", "http://127.0.0.1") == 0
+    assert status("127.0.0.1", 80, "localhost:80") == 0
+    assert status("::1", 80, "[::1]") == 0
+    assert status("127.0.0.1", 80, "evil.example") == 403
+    assert status("127.0.0.1", 80, "localhost", "http://evil.example") == 403
+    assert status("127.0.0.1", 8000, "localhost") == 403
+    assert status("127.0.0.1", 80, "localhost:8000") == 403
+    assert status("::1", 80, "[::1]evil") == 403
+
+
+@pytest.mark.parametrize("words", [["console"], ["record", "pocket", "--out", "mine", "--by-hand"]])
+def test_a_port_is_one(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, [*words, "--port", "70000"])
+    assert result.exit_code == 2
+    assert "less than or equal to 65535" in " ".join(result.output.split())
+
+
 @pytest.mark.parametrize(
     "said",
     [

@@ -120,6 +120,35 @@ def test_a_judge_without_verdicts_is_reported_not_counted(runs, tmp_path):
     assert len(asked) == 6 - silent, "verdicts are kept"
 
 
+def judged_again(url, folder, run, code=0):
+    judge = ("--judge-server", url, "--judge-model", "m", "--judgements", folder / "judgements")
+    return json.loads(guiderail("evaluate", "judge", run, *judge, "--json", code=code))
+
+
+def test_an_attempt_without_a_verdict_does_not_lose_the_others(runs, tmp_path):
+    def answer(body):
+        return "no" if "basket" in words_of(body) else '{"success": true}'
+
+    with judge_server(answer) as url:
+        made = judged_again(url, tmp_path, runs / "expert")
+    silent = {f"{row['unit']}#{row['sample']}" for row in rows(runs / "expert") if "basket" in row["goal"]}
+    assert silent
+    assert set(made["no_verdict"]) == silent
+    assert (made["n"], made["success"], len(made["verdicts"])) == (6 - len(silent), 1.0, 6 - len(silent))
+    with judge_server(lambda body: "I cannot say") as url:
+        made = judged_again(url, tmp_path / "other", runs / "expert", code=4)
+    assert (made["n"], len(made["no_verdict"])) == (0, 6)
+
+
+def test_a_run_along_recordings_has_nothing_to_judge(tmp_path):
+    guiderail("record", "pocket", "--episodes", 2, "--out", tmp_path / "data")
+    guiderail("evaluate", "sop", tmp_path / "data", "--agent", "expert", "--out", tmp_path / "sop")
+    judge = ["--judge-server", "http://127.0.0.1:9/v1", "--judge-model", "m"]
+    done = CliRunner().invoke(app, ["evaluate", "judge", str(tmp_path / "sop"), *judge])
+    assert isinstance(done.exception, SetupError)
+    assert "keeps no screenshots of its own; give a run in a live world" in str(done.exception)
+
+
 def test_a_table_for_people(runs, tmp_path):
     with judge_server(lambda body: '{"success": true}') as url:
         judge = ("--judge-server", url, "--judge-model", "m", "--judgements", tmp_path)

@@ -11,7 +11,7 @@ from guiderail.agent.errors import SetupError
 from guiderail.agent.processor import checkpoint_vision
 from guiderail.launch import cli, configs
 from guiderail.launch.parts import dataset
-from guiderail.launch.plan import choose, machines, planned, preview, tables
+from guiderail.launch.plan import choose, machines, page, planned, preview, tables
 from guiderail.launch.plan.command import NONE_YET, measure_of
 from guiderail.launch.plan.lengths import Ask, counter, lengths_of
 from guiderail.launch.plan.machines import Cluster, gpus
@@ -113,6 +113,10 @@ def test_what_does_not_fit_is_told_what_to_change():
     assert "GiB per GPU" in said
     assert "model.lora='{r: 16, alpha: 32}'" in said
     assert "--no-plan" in said
+    caption = page.details(
+        the_plan(config("full_8gpus")), {"model.freeze_vision": True, "model.lora": {"r": 16}}
+    ).caption
+    assert caption == "does not fit; change model.freeze_vision=true model.lora='{r: 16}'"
 
 
 def test_the_cheapest_under_a_deadline_and_the_fastest_under_a_budget():
@@ -129,6 +133,14 @@ def test_the_cheapest_under_a_deadline_and_the_fastest_under_a_budget():
         choose.best(plans, 0.001, None)
     with pytest.raises(SetupError, match="nothing costs at most"):
         choose.best(plans, None, 0.1)
+    rich = hurried.cost
+    fastest = choose.best(plans, None, rich)
+    assert choose.best(plans, fastest.hours, rich) is fastest
+    with pytest.raises(SetupError, match=r"nothing for \$.* ends within .*: --deadline"):
+        choose.best(plans, 0.9 * fastest.hours, rich)
+    with pytest.raises(SetupError, match="--budget") as refused:
+        choose.best(plans, None, 0.1)
+    assert choose.best(plans, None, float(str(refused.value).rpartition(" ")[2]))
     assert choose.best([one for one in plans if not one.fits], None, None) is None
     assert {one.spent.learned for one in fitting} == {1.0}
 

@@ -51,10 +51,17 @@ def test_prices_of_ones_own(tmp_path):
         '{"h100-80g": {"price": "1"}}',
         '{"h100-80g": 3}',
         '{"h100-80g": {"price": -1}}',
+        '{"h100-80g": {"bandwidth": 0}}',
+        '{"h100-80g": {"memory": 0}}',
+        '{"h100-80g": {"link": 0.0}}',
+        '{"h100-80g": {"tflops": 0}}',
+        '{"h100-80g": {"price": true}}',
     ):
         file.write_text(wrong)
         with pytest.raises(SetupError, match=r"prices\.json"):
             gpus(file)
+    file.write_text('{"h100-80g": {"price": 0}}')
+    assert gpus(file)["h100-80g"].price == 0, "one's own"
     with pytest.raises(SetupError, match="did you mean"):
         find("h100-80gb", gpus())
     assert all(row.source and row.priced for row in gpus().values())

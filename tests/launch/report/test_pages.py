@@ -247,6 +247,26 @@ def test_command_line(study, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_report_that_failed_can_be_written_again(study, tmp_path):
+    runs = tmp_path / "runs"
+    shutil.copytree(study / "scores", runs)
+    last = sorted(runs.glob("*/rollouts.jsonl"))[-1]
+    whole = last.read_text()
+    last.write_text('{"sample": 0}\n')
+    words = ["report", str(runs), "--out", str(tmp_path / "out"), "--no-plots"]
+    assert isinstance(CliRunner().invoke(app, words).exception, DataError)
+    last.write_text(whole)
+    again = CliRunner().invoke(app, words)
+    assert again.exit_code == 0, again.exception
+
+
+def test_a_report_that_was_killed_at_once_can_be_written_again(study, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".lock").touch()
+    again = CliRunner().invoke(app, ["report", str(study / "rl"), "--out", str(tmp_path / "out"), "--no-plots"])
+    assert again.exit_code == 0, again.exception
+
+
 def test_papers_get_svg_and_png_of_the_same_bytes(built, study, tmp_path):
     folder = built / "rl" / "figures"
     names = {file.stem for file in folder.iterdir()}
