@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from guiderail.rl.runs.explain import Comparison, Explanation, explain, find
 from guiderail.rl.runs.generations import group_rows, lesson, passed_over
 from guiderail.rl.runs.log import read_record, read_rollouts, reading
 from guiderail.rl.runs.record import RunRecord
-from guiderail.rl.runs.replay import batch_of, differences, replayable
+from guiderail.rl.runs.replay import batch_of, checkpoints, differences, remembers, replayable
 from guiderail.rl.runs.whatif import Lab, budget, effect, forks
 
 if TYPE_CHECKING:
@@ -166,6 +167,8 @@ def replay(
         visits = batch_of(rows, int(row["visit"]), config, len(plan.units), processes, passed)
         lengths = {one.id: len(one.steps) for one in setup.episodes}
         fresh = [line for group in groups_of(plan, policy, generation, visits) for line in group_rows(group, lengths)]
+    if not any("shown" in line for line in rows):  # of a version that did not write it
+        fresh = [{key: value for key, value in line.items() if key != "shown"} for line in fresh]
     again = {(line["visit"], line["sample"]): line for line in fresh}
     found = differences("", dict(row), again.get((row["visit"], row["sample"]), {}))
     others = [line for line in rows if line["visit"] in visits]
@@ -221,7 +224,8 @@ def whatif(
         rules = parts.rules(method.rules)
         rows = [r for r in read_rollouts(run) if r["generation"] == chosen and episode in (None, r["unit"])]
         known = {one.id: one for one in setup.episodes}
-        places = forks(rows, known, setup.dialogue, rules, lambda _, t: step in (None, t))
+        thoughts = method.expert_thoughts
+        places = forks(rows, known, setup.dialogue, rules, lambda _, t: step in (None, t), thoughts)
         if not places:
             elsewhere = sorted({(f.episode.id, f.step) for f in forks(rows, known, setup.dialogue, rules)})[:8]
             raise SetupError(
@@ -230,7 +234,8 @@ def whatif(
             )
         places = random.Random(seed).sample(places, limit) if len(places) > limit else places
         drawn = sampling(setup.voice, method.temperature)
-        lab = Lab(policy, setup.dialogue, drawn, rules, method.credit_rules().reward, seed, draws, method.width)
+        reward = method.credit_rules().reward
+        lab = Lab(policy, setup.dialogue, drawn, rules, reward, seed, draws, method.width, thoughts)
         arms = [patch_of(method, setup.dialogue, name, None) for name in (patch, other)]
         first, second = (lab.walk(places, arm, further=episode is None) for arm in arms)
     result = {"patch": patch, "against": other, "generation": chosen, "outcome": "share of the remaining steps matched"}
@@ -313,8 +318,12 @@ def rebuilt(
         trainer = rl_trainer(setup, live, Path(folder), None)
         if (weights := ready[generation]) is not None:
             trainer._load_from_checkpoint(str(weights))
+        collector: Any = trainer.collect
+        if remembers(config) and (before := checkpoints(run, config)[generation]) is not None:
+            # All processes remember the same.
+            collector.load_state_dict(json.loads((before / "progress-0.json").read_text()))
+            (Path(folder) / "images").symlink_to((run / "images").resolve())  # of kept successes
         with trainer.current_policy() as policy:
-            collector: Any = trainer.collect
             yield setup, collector.plan, policy
 
 

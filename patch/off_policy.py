@@ -42,10 +42,19 @@ def with_thoughts(episodes: Sequence[Episode], store: Thoughts) -> tuple[Episode
     return tuple(map(told, episodes))
 
 
+def lines_of(path: Path) -> list[str]:
+    """The lines of a JSONL file, which may hold U+2028 and the like in their text. Raises DataError where it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        number = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{number}", f"not UTF-8 text: {error.reason}") from None
+
+
 def load_thoughts(path: Path) -> dict[tuple[str, int], str]:
     """Read a thought store: (episode id, step) -> thought. Raises DataError with file:line."""
     store: dict[tuple[str, int], str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines_of(path), 1):
         if not line.strip():
             continue
         try:

@@ -25,7 +25,7 @@ from guiderail.agent.policy import Policy, Request, Sampling
 from guiderail.agent.screen import ScreenTransform, Vision
 from guiderail.agent.types import Episode, Message, Picture, Prompt
 from guiderail.patch.examples import Example, Examples
-from guiderail.patch.off_policy import load_thoughts
+from guiderail.patch.off_policy import lines_of, load_thoughts
 
 LONGEST = 1000  # characters
 _SYSTEM = """You write the thoughts of an agent that operates a phone. You are shown its goal, what it has done, the screen it \
@@ -110,7 +110,7 @@ class Store:
         if not self.path.exists():
             return set()
         cut_torn_line(self.path)
-        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(lines_of(self.path), 1):
             row = _parsed(line, f"{self.path}:{number}") if line.strip() else {}
             other = row.get("model", self.model)
             if other != self.model:

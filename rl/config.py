@@ -256,6 +256,9 @@ def read_yaml(path: Path, what: str, expected: str) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SetupError(f"no {what} {path}") from None
+    except UnicodeDecodeError as error:
+        number = error.object.count(b"\n", 0, error.start) + 1
+        raise SetupError(f"{path}:{number}: not UTF-8 text: {error.reason}; save the {what} as UTF-8") from None
     except yaml.YAMLError as error:
         raise SetupError(f"{path} is not YAML: {error}") from None
     if not isinstance(content, dict):

@@ -85,7 +85,14 @@ def student_shape(
         raise SetupError(
             f"--width {width} with {heads} heads: in this family a width is heads of {size}; give --width {heads * size}"
         )
-    return Shape(layers, width, heads, _kv_heads(of, heads), intermediate)
+    kv_heads = _kv_heads(of)
+    if heads not in kv_heads:
+        key, one = ("--width", size) if getattr(text, "head_dim", None) is None else ("--heads", 1)
+        raise SetupError(
+            f"--width {width} with {heads} heads: they cannot be dealt evenly to 1 to {of.kv_heads} key-value heads, at most "
+            f"{of.heads // of.kv_heads} to each; give {key} as one of {', '.join(str(n * one) for n in kv_heads)}"
+        )
+    return Shape(layers, width, heads, kv_heads[heads], intermediate)
 
 
 def head_size(text: Any) -> int:
@@ -93,10 +100,15 @@ def head_size(text: Any) -> int:
     return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
 
 
-def _kv_heads(of: Shape, heads: int) -> int:
-    """As few as the teacher's ratio needs: each of its key-value heads serves at most `ratio` query heads."""
+def _kv_heads(of: Shape) -> dict[int, int]:
+    """Of each number of heads that a student may have: as few as the teacher's ratio needs. Each key-value head serves at most
+    `ratio` query heads, and all as many."""
     ratio = of.heads // of.kv_heads
-    return next(kv for kv in range(1, of.kv_heads + 1) if heads % kv == 0 and heads // kv <= ratio)
+    found: dict[int, int] = {}
+    for kv in range(1, of.kv_heads + 1):
+        for each in range(1, ratio + 1):
+            found.setdefault(kv * each, kv)
+    return dict(sorted(found.items()))
 
 
 def student_config(config: Any, shape: Shape) -> Any:

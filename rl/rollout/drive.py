@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from guiderail.agent.errors import EnvCrashed
+from guiderail.agent.errors import EnvCrashed, SetupError
 from guiderail.agent.policy import Policy, Request, Sampling
 from guiderail.agent.types import Completion, Prompt
 
@@ -74,6 +74,8 @@ def drive(
     as "crashed" and no other; a policy that cannot be reached at all raises SetupError through here. seconds: for one walk,
     from its start; they bound the request under way too.
     """
+    if width < 1:
+        raise SetupError(f"width {width}, expected at least 1")
     waiting = Waiting(walks)
     live: list[_Live[T]] = []
     results: dict[int, T] = {}

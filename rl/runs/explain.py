@@ -233,10 +233,9 @@ def _ended(rollout: Rollout) -> str:
 def _peers(
     group: Sequence[Rollout], samples: Sequence[Sequence[StepSample]], i: int, t: int, config: Config
 ) -> list[StepSample]:
-    """The turns that are compared with turn t of rollout i at its state. That turn alone where the credit compares no states,
-    and where states have no keys, since a line holds no screenshots."""
+    """The turns that are compared with turn t of rollout i at its state. That turn alone where the credit compares no states."""
     state = group[i].turns[t].state
-    if config.method.credit not in ("gigpo", "ui-s1-states") or not state:
+    if config.method.credit not in ("gigpo", "ui-s1-states"):
         return [samples[i][t]]
     return [
         sample
@@ -302,8 +301,9 @@ def _weight(
         return None
     turns = [(r, turn) for r in generation if r["signal"] == "kept" for turn in r["turns"] if turn["tokens"]]
     turn = row["turns"][t]
-    places = [(r["visit"], r["sample"], one["index"]) for r, one in turns]
-    if (place := (row["visit"], row["sample"], turn["index"])) not in places:
+    # With method.mix a live group and one along a recording may have the same visit.
+    places = [(r["visit"], r["unit"], r["sample"], one["index"]) for r, one in turns]
+    if (place := (row["visit"], row["unit"], row["sample"], turn["index"])) not in places:
         return Weight(0, 0, 0.0, 0.0, 0.0)
     mine = places.index(place)
     steps = [(str(r["unit"]), int(one["index"])) for r, one in turns]

@@ -49,6 +49,7 @@ def group_rows(group: Group, lengths: Mapping[str, int]) -> list[dict[str, Any]]
     """One line per rollout. A turn with credit also has its prompt's digest and the sampled tokens."""
     where: dict[str, Any] = {"generation": group.generation, "visit": group.visit, "signal": group.signal}
     where |= {"behind": group.behind} if group.behind else {}
+    where |= {"shown": len(group.shown)} if group.shown else {}
     rows = []
     for rollout, samples in zip(group.rollouts, group.samples, strict=True):
         credit = [

@@ -14,17 +14,29 @@ from guiderail.rl.runs.log import read_rollouts
 Row = Mapping[str, Any]
 
 
-def replayable(run: Path, config: Config) -> dict[int, Path | None]:
-    """Generation -> the folder with the weights that sampled it; None for the model the run started from."""
+def checkpoints(run: Path, config: Config) -> dict[int, Path | None]:
+    """Generation -> the checkpoint that was written before it; None for the start of the run."""
     cycle = updates_of(config.rl_training()).per_generation
     found: dict[int, Path | None] = {0: None}
     for marker in run.glob("checkpoint-*/complete.json"):
         update = marker.parent.name.split("-")[-1]
         if update.isdigit() and int(update) % cycle == 0:
             found[int(update) // cycle] = marker.parent
+    return found
+
+
+def remembers(config: Config) -> bool:
+    """Whether what a generation samples depends on what earlier ones found (`rl.rollout.plan.Memory`)."""
+    return bool(config.online.bands or config.online.cooling or config.online.replay)
+
+
+def replayable(run: Path, config: Config) -> dict[int, Path | None]:
+    """Generation -> the folder with the weights that sampled it; None for the model the run started from."""
+    found = checkpoints(run, config)
     recorded = {int(row["generation"]): int(row.get("behind", 0)) for row in read_rollouts(run)}
     sampler = {generation: generation - behind for generation, behind in sorted(recorded.items())}
-    return {generation: found[before] for generation, before in sampler.items() if before in found}
+    known = [generation for generation in sampler if generation in found or not remembers(config)]
+    return {generation: found[sampler[generation]] for generation in known if sampler[generation] in found}
 
 
 def batch_of(
@@ -39,7 +51,7 @@ def batch_of(
     if config.rollout.dispatch == "free":
         return [visit]
     method = config.method
-    kept = {row["visit"] for row in generation if row["signal"] == "kept"}
+    learned = {row["visit"] for row in generation if row["signal"] == "kept" or row.get("shown")}
     seen = {row["visit"] for row in generation} | set(passed)
     cursor, last, missing = min(seen), max(seen), method.groups
     while missing > 0 and cursor <= last:
@@ -51,7 +63,7 @@ def batch_of(
         )
         if visit in visits:
             return [*share(visits, visits.index(visit) % processes, processes)]
-        missing -= len(kept & set(visits))
+        missing -= len(learned & set(visits))
     raise ValueError(f"visit {visit} is not of this generation")
 
 

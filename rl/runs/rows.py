@@ -13,6 +13,8 @@
     generation, visit, signal                   of training runs: when it was sampled, and whether its group was kept
     behind                                      of training runs, where it is not 0: generations of updates between the
                                                 policy that sampled the group and the one that was trained on it
+    shown                                       of training runs, where it is not 0: how many answers of the expert were
+                                                trained on with the group. Such a group is learned from, whatever its signal
     turns       index, text, finish, tokens, screen [width, height], thought, action (model pixels of `screen`),
                 verdict and repair (along recordings), screenshot, note and state (live), by (who made it, if not the agent),
                 target (the box that a person touched, in fractions of the screen),
@@ -98,13 +100,15 @@ def rollout_of(row: Row) -> Rollout:
 
 
 def acted(row: Row) -> Rollout:
-    """The rollout of a live attempt's line with its actions, as far as the model's pixels tell them apart."""
+    """The rollout of a live attempt's line with its actions, as far as the model's pixels tell them apart. A state without a key
+    is its screenshot's hash, as for `rl.credit.gigpo.state_of`."""
     rollout = rollout_of(row)
     actions = [
         None if turn["action"] is None else action_from_json(turn["action"], ScreenTransform(*turn["screen"]))
         for turn in row["turns"]
     ]
-    turns = [replace(turn, action=action) for turn, action in zip(rollout.turns, actions, strict=True)]
+    states = [turn.get("state") or turn.get("screenshot", "") for turn in row["turns"]]
+    turns = [replace(turn, action=a, state=s) for turn, a, s in zip(rollout.turns, actions, states, strict=True)]
     return replace(rollout, turns=tuple(turns))
 
 

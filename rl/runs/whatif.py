@@ -27,20 +27,27 @@ ENOUGH = 0.05
 
 @dataclass(frozen=True)
 class Fork:
-    """A recorded walk at a mismatch that is not at the last step. key names the walk; turns end with the mismatch."""
+    """A recorded walk at a mismatch that is not at the last step. key names the walk; turns end with the mismatch. begin: so many
+    steps before them are the expert's (`method.start=any`)."""
 
     key: tuple[object, ...]
     episode: Episode
     turns: tuple[Turn, ...]
+    begin: int = 0
 
     @property
     def step(self) -> int:
         return self.turns[-1].index
 
     @property
+    def asked(self) -> int:
+        """How many steps a whole walk is asked for."""
+        return len(self.episode.targets) - self.begin
+
+    @property
     def left(self) -> int:
         """How many steps are asked for after it."""
-        return len(self.episode.targets) - len(self.turns)
+        return self.asked - len(self.turns)
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class Suffix:
 
 @dataclass(frozen=True)
 class Lab:
-    """draws: how often each suffix is walked, each time from its own seed."""
+    """draws: how often each suffix is walked, each time from its own seed. thoughts: as for `walk`."""
 
     policy: Policy
     dialogue: Dialogue
@@ -67,6 +74,7 @@ class Lab:
     seed: int = 0
     draws: int = 4
     width: int = 64
+    thoughts: bool = True
 
     def walk(self, forks: Sequence[Fork], patch: Patch | None, further: bool = False) -> list[Suffix | None]:
         """draws outcomes per fork, in order; None where a machine crashed. further: repair later mismatches as well."""
@@ -86,16 +94,24 @@ class Lab:
 
     def _suffix(self, fork: Fork, repaired: Turn, further: Patch | None) -> Any:
         past = (*fork.turns[:-1], repaired)
-        return walk(fork.episode, dialogue=self.dialogue, rules=self.rules, patch=further, past=past)
+        return walk(
+            fork.episode,
+            dialogue=self.dialogue,
+            rules=self.rules,
+            patch=further,
+            past=past,
+            begin=fork.begin,
+            thoughts=self.thoughts,
+        )
 
     def _measured(self, fork: Fork, rollout: Rollout) -> Suffix | None:
         if rollout.ended == "crashed":
             return None
         here = len(fork.turns) - 1
         wrong = [t for t, turn in enumerate(rollout.turns) if t > here and not turn.exact]
-        end = wrong[0] if wrong else len(fork.episode.targets)
+        end = wrong[0] if wrong else fork.asked
         reward = sum(step_reward(turn, self.reward) for turn in rollout.turns[here + 1 : end + 1])
-        done = () if wrong and rollout.ended != "finished" else (len(fork.episode.targets),)
+        done = () if wrong and rollout.ended != "finished" else (fork.asked,)
         return Suffix(fork, (end - here - 1) / fork.left, reward, (here, *wrong, *done))
 
 
@@ -105,20 +121,25 @@ def forks(
     dialogue: Dialogue,
     rules: MatchRules,
     at: Callable[[str, int], bool] = lambda episode, step: True,
+    thoughts: bool = True,
 ) -> list[Fork]:
-    """Every recorded mismatch that a patch could repair, of the (episode, step) pairs that `at` accepts."""
+    """Every recorded mismatch that a patch could repair, of the (episode, step) pairs that `at` accepts. thoughts: as for
+    `walk`."""
     found = []
     for row in rows:
         turns: list[Turn] = []
         episode = episodes[row["unit"]]
-        for line in row["turns"][: len(episode.targets) - 1]:
-            prompt = own_prompt(episode, line["index"], [turn.history_text() for turn in turns], dialogue)
+        begin = episode.targets.index(row["start"]) if "start" in row else 0
+        before = [episode.steps[index] for index in episode.targets[:begin]]
+        told = [dialogue.retell(s.thought if thoughts else None, s.action, s.screenshot) for s in before]
+        for line in row["turns"][: len(episode.targets) - 1 - begin]:
+            prompt = own_prompt(episode, line["index"], told + [turn.history_text() for turn in turns], dialogue)
             said = Completion(line["text"], finish=line["finish"])
             repairs = sum(turn.repair is not None for turn in turns)
             turn = read_turn(episode, line["index"], prompt, said, dialogue, rules, repairs)
             if not turn.exact and at(episode.id, turn.index):
                 key = (row["generation"], row["visit"], row["unit"], row["sample"])
-                found.append(Fork(key, episode, (*turns, turn)))
+                found.append(Fork(key, episode, (*turns, turn), begin))
             if "repair" in line:
                 done = Repair(episode.steps[turn.index].action, line["repair"]["strategy"], text=line["repair"]["text"])
                 turn = replace(turn, repair=done)
@@ -175,4 +196,4 @@ def budget(outcomes: Sequence[Suffix | None]) -> dict[str, Any]:
 
 
 def _share(outcome: Suffix, repairs: int) -> float:
-    return (outcome.stops[repairs] - repairs) / len(outcome.fork.episode.targets)
+    return (outcome.stops[repairs] - repairs) / outcome.fork.asked

@@ -81,7 +81,10 @@ def own_questions(
         episode, said = episodes[row["unit"]], list[str]()
         for index, line in zip(episode.targets, row["turns"], strict=False):
             if line["index"] != index:
-                raise SetupError("this run asked single steps under the expert's history; give a run of whole walks")
+                raise SetupError(
+                    f"a rollout of {episode.id} was asked for step {line['index']} where a whole walk asks for step {index}: "
+                    "the run asked single steps, or began behind the expert's (method.start=any); give a run of whole walks"
+                )
             prompt = own_prompt(episode, index, said, dialogue)
             yield _question(episode, index, prompt, dialogue, thoughts, "own", int(row["sample"]))
             said.append(line["repair"]["text"] if "repair" in line else clean_turn(line["text"]))
@@ -296,11 +299,10 @@ def expected_return(probabilities: Sequence[float], gamma: float) -> float:
 
 
 def in_process(policy: Policy) -> LocalPolicy:
-    """The policy whose weights are in this process: itself, or the trainer's beside one that generates elsewhere."""
-    local = getattr(policy, "local", policy)
-    if not isinstance(local, LocalPolicy):
+    """The policy, whose weights are in this process. Raises SetupError where they are elsewhere."""
+    if not isinstance(policy, LocalPolicy):
         raise SetupError(f"{policy.name} has no weights in this process; likelihoods need a local model")
-    return local
+    return policy
 
 
 def expect(policy: LocalPolicy, units: Sequence[Sequence[Question | None]], gamma: float) -> list[float]:

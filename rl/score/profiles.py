@@ -126,8 +126,13 @@ def read_steps(path: Path) -> Listed:
     """A list of steps: two numbers per line, episode id and step from 0, such as `episode_140_screenshot_3`."""
     if not path.is_file():
         raise SetupError(f"no list of steps at {path}; give the file with --steps")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        number = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{number}", f"not UTF-8 text: {error.reason}") from None
     found: set[tuple[str, int]] = set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if line.strip():
             match = _STEP.fullmatch(line[:200])
             if match is None:

@@ -281,7 +281,7 @@ def pretrain(
     held, recorded = shuffled[:apart], shuffled[apart:]
     work = Pretraining(model, packer, recipe)
     progress = work.load(state) if resume else {"step": 0, "minutes": 0.0, "reading_steps": 0}
-    row: dict[str, Any] = {}
+    row, losses = _last_line(out) if resume else {}, dict[str, float]()
     begun = time.perf_counter() - 60 * progress["minutes"]
     while (share := _share(progress, recipe, steps, minutes)) < 1:
         step, reading = int(progress["step"]), share < recipe.reading
@@ -325,6 +325,14 @@ def _rate(recipe: Recipe, share: float, in_stage: int) -> float:
     """Factor on the learning rates: each stage warms up; from `decay_from` on it falls to 1/50."""
     fall = 1 - 0.98 * max(0.0, share - recipe.decay_from) / (1 - recipe.decay_from)
     return fall * min(1.0, (in_stage + 1) / recipe.warm_up)
+
+
+def _last_line(out: Path) -> dict[str, Any]:
+    """The last whole line of the log; empty where it has none."""
+    file = out / LOG_FILE
+    lines = file.read_text(encoding="utf-8").split("\n") if file.is_file() else []
+    row: dict[str, Any] = json.loads(lines[-2]) if len(lines) > 1 else {}
+    return row
 
 
 def _save_point(

@@ -256,7 +256,7 @@ def test_android_world_is_imported_and_opened_where_it_lives(bare: Path, monkeyp
     python.write_text(f'#!/bin/sh\nPYTHONPATH={bare}/lib exec {REAL_PYTHON} "$@"\n')
     monkeypatch.setenv("GUIDERAIL_ANDROID_WORLD_PYTHON", str(python))
     fake = (ROOT / "tests" / "envs" / "android_world" / "fake_android_world.py").read_text()
-    assert (found(fake).state, found(fake).detail) == ("ok", f"5 tasks, {python}")
+    assert (found(fake).state, found(fake).detail) == ("ok", f"6 tasks, {python}")
     broken = found(fake.replace("return Suite(", "open('/egg/task_metadata.json'); return Suite("))
     assert (broken.state, "NotADirectory" in broken.detail or "FileNotFound" in broken.detail) == ("missing", True)
     assert (

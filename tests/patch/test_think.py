@@ -126,6 +126,18 @@ def test_another_models_store_is_refused(tmp_path: Path, episode: Episode) -> No
         store.held()
 
 
+def test_thoughts_with_line_separators_and_other_encodings(tmp_path: Path, episode: Episode) -> None:
+    store = Store(tmp_path / "thoughts.jsonl", "m")
+    thought = "one\u2028two\u0085three"
+    store.add(Place(episode, 0), thought)
+    assert store.held() == {("e1", 0)}
+    assert load_thoughts(store.path) == {("e1", 0): thought}
+    store.path.write_bytes(store.path.read_bytes() + b"\xff\n")
+    for read in (store.held, lambda: load_thoughts(store.path)):
+        with pytest.raises(DataError, match=r"thoughts.jsonl:2: not UTF-8 text"):
+            read()
+
+
 def test_cost(episode: Episode) -> None:
     one = cost([Place(episode, 2)], 50)
     longer = cost([Place(episode, 0), Place(episode, 2)], 50)

@@ -109,6 +109,10 @@ def test_keys_that_would_do_nothing_or_something_else_are_refused(config, overri
 def test_files_that_are_no_configs(tmp_path):
     with pytest.raises(SetupError, match="no config file"):
         load_config(tmp_path / "none.yaml")
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes(MINIMAL.encode() + b"# \xe9\n")
+    with pytest.raises(SetupError, match=r"latin.yaml:3: not UTF-8 text"):
+        load_config(latin)
     bad = tmp_path / "bad.yaml"
     bad.write_text("- 1")
     with pytest.raises(SetupError, match="no mapping"):

@@ -56,6 +56,27 @@ def test_grouped_heads_keep_at_most_the_teachers_ratio(teacher, of, kv, heads, e
     assert student_shape(config, heads=heads).kv_heads == expected
 
 
+def test_heads_that_cannot_share_keys_and_values_are_refused(teacher):
+    """The 7B shape: 28 heads on 4 key-value heads of 8, so at most 7 on each."""
+    config = teacher.config.__class__.from_dict(teacher.config.to_dict())
+    text = config.get_text_config()
+    text.num_attention_heads, text.num_key_value_heads, text.hidden_size = 28, 4, 28 * 8
+    own = hasattr(text, "head_dim")
+    if own:
+        text.head_dim = 8
+    for heads in (23, 26):
+        with pytest.raises(SetupError, match="at most 7 to each") as refused:
+            student_shape(config, width=heads * 8)
+        key, possible = str(refused.value).rsplit("give ", 1)[1].split(" as one of ")
+        assert key == ("--heads" if own else "--width")
+        for one in map(int, possible.split(", ")):
+            given = {"heads": one} if own else {"width": one}
+            made = student_shape(config, **given)
+            assert made.heads // made.kv_heads <= 7
+            assert made.heads % made.kv_heads == 0
+        assert len(possible.split(", ")) == 19
+
+
 def test_layers_at_even_distances():
     assert even_layers(4, 4) == [0, 1, 2, 3]
     assert even_layers(28, 4) == [0, 9, 18, 27]

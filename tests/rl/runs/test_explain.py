@@ -1,6 +1,8 @@
 """An advantage explained is the advantage that was trained on, to the last digit, whatever the method's variant."""
 
+import json
 import random
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -12,21 +14,33 @@ from guiderail.agent.dialogue import Dialogue
 from guiderail.agent.errors import SetupError
 from guiderail.agent.policy import Sampling, ScriptedPolicy
 from guiderail.agent.screen import Vision
-from guiderail.agent.types import Click, Completion, Point, Rollout
+from guiderail.agent.types import (
+    Click,
+    Completion,
+    Message,
+    Outcome,
+    Picture,
+    Point,
+    Prompt,
+    Rollout,
+    Screenshot,
+    Turn,
+)
 from guiderail.envs.recordings.match import GUIDERAIL as RULES
 from guiderail.envs.recordings.replay import walk
 from guiderail.patch.base import build
 from guiderail.rl.config import Config
 from guiderail.rl.credit.named import credit_named
-from guiderail.rl.credit.samples import Credited
+from guiderail.rl.credit.samples import Credited, StepSample
 from guiderail.rl.credit.uis1 import EPISODE_MODES, RETURN_MODES
 from guiderail.rl.rollout.difficulty import Difficulty
+from guiderail.rl.rollout.drive import drive
 from guiderail.rl.rollout.generation import Collector, episode_units, generation, over_updates
 from guiderail.rl.rollout.plan import Group, Plan, Unit
 from guiderail.rl.rollout.processes import Processes
 from guiderail.rl.runs.explain import explain, find
-from guiderail.rl.runs.generations import credit_row
-from guiderail.rl.runs.replay import batch_of, differences
+from guiderail.rl.runs.generations import credit_row, group_rows
+from guiderail.rl.runs.replay import batch_of, differences, replayable
 from guiderail.rl.runs.rows import rollout_row
 from guiderail.rl.runs.whatif import Lab, budget, effect, forks
 
@@ -159,6 +173,60 @@ def test_windows_are_a_partition(count, windows, most):
         assert part.items == 3 * len(part.fell)
 
 
+def test_a_turn_has_its_own_tokens_where_a_live_group_has_the_same_visit(episode):
+    """With method.mix visits along recordings and live ones are counted apart, so they overlap."""
+    made = config(max_rows=64)
+    rows = sampled(episode, made)
+    others = [
+        row | {"unit": "live task", "turns": [turn | {"tokens": turn["tokens"] + 100} for turn in row["turns"]]}
+        for row in rows
+    ]
+    kept = [row for row in rows if row["signal"] == "kept"]
+    assert kept
+    for row in kept:
+        for turn in row["turns"]:
+            assert explain(row, others + rows, turn["index"], made).weight.tokens == turn["tokens"]
+
+
+def attempt(sample, screens, success, *, keys):
+    """A live attempt with these screens, one byte each. keys: whether the world has keys of its own for its states."""
+    turns = [
+        Turn(
+            index,
+            Prompt((Message("user", ("goal", Picture(Screenshot(200, 400, data=screen.encode()), 100, 200))),)),
+            Completion("tap", (1, 2)),
+            None,
+            Click(Point(0.5, 0.5)),
+            None,
+            state=f"key {screen}" if keys else "",
+        )
+        for index, screen in enumerate(screens)
+    ]
+    return Rollout("task", sample, tuple(turns), "finished", Outcome(success), "goal")
+
+
+@pytest.mark.parametrize("keys", [True, False])
+def test_gigpo_is_explained_with_state_keys_and_without(keys):
+    """Without keys turns are compared at the hash of their screenshot, which a line holds."""
+    method = config().method.model_copy(update={"credit": "gigpo", "gamma": 0.5, "eta": 0.0})
+    made = config().model_copy(update={"method": method})
+    group = [
+        attempt(i, screens, success, keys=keys)
+        for i, (screens, success) in enumerate([("ab", 1), ("acb", 0), ("ab", 1)])
+    ]
+    credited = credit_named("gigpo", method.credit_rules())(group)
+    where = {"generation": 0, "visit": 0, "signal": credited.signal}
+    rows = [
+        rollout_row(one, credit=[credit_row(sample) for sample in samples], **where)
+        for one, samples in zip(group, credited.samples, strict=True)
+    ]
+    for row in rows:
+        for turn in row["turns"]:
+            assert explain(row, rows, turn["index"], made).agrees
+    peers = [who for who, _ in explain(rows[0], rows, 1, made).steps.members]
+    assert peers == ["rollout 0 step 1", "rollout 1 step 2", "rollout 2 step 1"]
+
+
 def test_a_run_with_another_credit_is_not_explained(episode):
     rows = sampled(episode, config())
     other = config().model_copy(update={"method": config().method.model_copy(update={"credit": "outcome"})})
@@ -223,6 +291,33 @@ def test_batches_are_those_that_were_sampled_together(groups, units, processes, 
         assert batch_of(rows, visit, asked, units, processes, passed) == batch
 
 
+def test_a_group_that_the_expert_was_shown_in_counts_as_learned_from(episode):
+    """Visits 0 and 1 are the first try. Of these one was learned from, so the second try samples one group, visit 2."""
+    kept = next(walk(episode, dialogue=DIALOGUE))
+    said = StepSample("e1", 0, 0, kept, Completion("tap", (1,)), 0.0, 0.0, 0.0, 0.5, 0.5)
+    alike = [Group(0, visit, "e1", "alike", (Rollout("e1", 0, (), "finished"),), ((),)) for visit in range(3)]
+    shown = [replace(alike[0], shown=(said, said)), *alike[1:]]
+    rows = [[row for group in groups for row in group_rows(group, {"e1": 4})] for groups in (shown, alike)]
+    assert [row.get("shown") for row in rows[0]] == [2, None, None]
+    assert batch_of(rows[0], 2, config(), 4, 1) == [2]
+    assert batch_of(rows[1], 2, config(), 4, 1) == [2, 3]
+
+
+def test_what_a_generation_remembers_is_in_the_checkpoint_before_it(tmp_path):
+    """Two updates to a generation; each was sampled one generation ahead. What earlier ones found, as of bands, was known later
+    than the weights that sampled."""
+    rows = [{"unit": "t", "sample": 0, "ended": "finished", "turns": [], "generation": g} for g in range(4)]
+    lines = [json.dumps(row | {"behind": int(row["generation"] > 0)}) for row in rows]
+    (tmp_path / "rollouts.jsonl").write_text("\n".join(lines) + "\n")
+    for update in (2, 3):
+        (tmp_path / f"checkpoint-{update}").mkdir()
+        (tmp_path / f"checkpoint-{update}" / "complete.json").touch()
+    made = config()
+    assert replayable(tmp_path, made) == {0: None, 1: None, 2: tmp_path / "checkpoint-2"}
+    bands = made.model_copy(update={"online": made.online.model_copy(update={"bands": True})})
+    assert replayable(tmp_path, bands) == {0: None, 1: None}
+
+
 def test_differences_are_named_by_their_path():
     assert differences("", {"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}) == ["a[1].b: recorded 2, now 3"]
     assert differences("", {"a": 1}, {"a": 1}) == []
@@ -257,6 +352,42 @@ def test_what_if_walks_only_the_suffix_with_paired_seeds(episode):
     assert found["second"] == 0 < found["first"]
     assert set(found["by_position"]) == {"early"}
     assert set(found["by_action"]) == {"click"}
+
+
+@pytest.mark.parametrize("thoughts", [True, False])
+def test_what_if_of_walks_that_began_behind_the_experts(episode, thoughts):
+    """method.start=any: the steps before are in the history, with the thoughts that the rollout saw, and are nobody's to match."""
+    how = {"dialogue": DIALOGUE, "rules": RULES, "thoughts": thoughts}
+    rollouts, rows = {}, []
+    for begin in (1, 2):
+        key = (0, begin, "e1", 0)
+        walks = [((7, begin), walk(episode, begin=begin, **how))]
+        (rollouts[key],) = drive(walks, Guessing(episode, 0.0), Sampling())
+        rows.append(rollout_row(rollouts[key], steps=4, generation=0, visit=begin))
+    places = forks(rows, {"e1": episode}, DIALOGUE, RULES, thoughts=thoughts)
+    assert [(place.step, place.asked, place.left) for place in places] == [(1, 3, 2), (2, 2, 1)]
+    assert [place.turns[-1].prompt.messages for place in places] == [
+        rollouts[place.key].turns[-1].prompt.messages for place in places
+    ]
+    seen = []
+
+    class Watching(Guessing):
+        def complete(self, requests, sampling):
+            seen.extend(request.prompt for request in requests)
+            return super().complete(requests, sampling)
+
+    patch = build("thought-free", None, GUIDERAIL.integrate)
+    sure = replace(lab(episode, 1.0, draws=1), policy=Watching(episode, 1.0), thoughts=thoughts).walk(
+        places, patch, True
+    )
+    assert [(one.matched, one.stops) for one in sure] == [(1.0, (0, 3)), (1.0, (0, 2))]
+    first = next(m.parts[0] for m in seen[0].messages if m.role == "assistant")
+    assert ("tap shop" in first) == thoughts
+    assert budget(sure)["matched"] == pytest.approx([0.0, (2 / 3 + 1 / 2) / 2])
+    last = forks(
+        [rows[1] | {"start": 3, "turns": [rows[1]["turns"][0] | {"index": 3}]}], {"e1": episode}, DIALOGUE, RULES
+    )
+    assert last == [], "a mismatch at the last step is not repaired"
 
 
 def test_on_policy_and_thought_free_share_the_seeds_after_the_repair(episode):

@@ -131,6 +131,9 @@ def test_own_history_is_the_recorded_one(policy, recorded):
     single = {"unit": "e1", "sample": 0, "turns": [{"index": 2, "text": "y"}]}
     with pytest.raises(SetupError, match="whole walks"):
         list(own_questions([single], {"e1": recorded}, dialogue))
+    begun = {"unit": "e1", "sample": 0, "start": 1, "turns": [{"index": 1, "text": "x"}, {"index": 2, "text": "y"}]}
+    with pytest.raises(SetupError, match=r"e1 was asked for step 1 .* step 0: .*method\.start=any"):
+        list(own_questions([begun], {"e1": recorded}, dialogue))
 
 
 def test_words_that_filled_the_budget_are_unscored(policy, recorded):

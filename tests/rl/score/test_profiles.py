@@ -212,6 +212,9 @@ def test_step_lists_are_read_and_refused_with_their_line(tmp_path: Path) -> None
         read_steps(path)
     with pytest.raises(SetupError, match="--steps"):
         read_steps(tmp_path / "none.txt")
+    path.write_bytes(b"140 12\n\xff\n")
+    with pytest.raises(DataError, match=r"steps.txt:2: not UTF-8 text"):
+        read_steps(path)
 
 
 def test_answers_of_unknown_episodes_are_refused() -> None:

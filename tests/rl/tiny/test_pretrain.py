@@ -149,6 +149,11 @@ def test_equal_seeds_give_equal_bytes_with_and_without_a_break(tmp_path):
     assert {"pocket_where", "generic_where", "loss_mentions"} <= set(rows[-1])
     with pytest.raises(SetupError, match="another recipe or seed"):
         pretrain(tmp_path / "b", dataclasses.replace(SMALL, seed=2), steps=6, resume=True, device="cpu")
+    again = pretrain(tmp_path / "b", SMALL, steps=6, every=2, screens=1, resume=True, device="cpu")
+    assert again == rows[-1], "a finished run is left as it is"
+    assert len((tmp_path / "b" / LOG_FILE).read_text().splitlines()) == 3
+    (tmp_path / "b" / LOG_FILE).write_text("")  # a kill came between the state and its line
+    assert pretrain(tmp_path / "b", SMALL, steps=6, screens=1, resume=True, device="cpu")["step"] == 6
     state = tmp_path / "b" / STATE_FILE
     state.write_bytes(state.read_bytes()[:-1000])
     with pytest.raises(SetupError, match="does not hold a whole state of this recipe"):
