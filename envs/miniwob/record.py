@@ -11,10 +11,13 @@ from typing import Any
 
 from guiderail.agent.codec import action_to_json
 from guiderail.agent.disk import new_folder
+from guiderail.agent.errors import SetupError
 from guiderail.agent.screen import ScreenTransform
 from guiderail.agent.types import Box, Screenshot
 from guiderail.envs.live.device import Element
+from guiderail.envs.miniwob.experts import EXPERTS
 from guiderail.envs.miniwob.moves import Move
+from guiderail.envs.miniwob.suites import suite
 from guiderail.envs.miniwob.tasks import WebTask, WebTasks
 
 FORMAT = 1
@@ -27,6 +30,9 @@ def record(out: Path, world: WebTasks, done: Callable[[], None] = lambda: None) 
     The folder appears at once and complete (agent/disk.py). Raises SetupError when `out` already holds something or is
     being written, or a page has no expert, EnvCrashed when the browser fails.
     """
+    alone = sorted({*suite(world.suite)} - {*EXPERTS})
+    if alone:
+        raise SetupError(f"no expert for {', '.join(alone)}; --suite experts and pix2act-experts have the pages with one")
     with new_folder(out) as partial:
         (partial / "images").mkdir()
         pages: Counter[str] = Counter()

@@ -69,7 +69,8 @@ TINY = _names(
 
 
 def suite(name: str) -> tuple[str, ...]:
-    """Pages of a suite: smoke, tiny, experts (those with a scripted expert), android-world, pix2act, all; or names with commas."""
+    """Pages of a suite: smoke, tiny, experts (those with a scripted expert), android-world, pix2act,
+    pix2act-experts, all; or names with commas."""
     from guiderail.envs.miniwob.experts import EXPERTS
 
     known = {
@@ -78,6 +79,7 @@ def suite(name: str) -> tuple[str, ...]:
         "experts": tuple(sorted(EXPERTS)),
         "android-world": ANDROID_WORLD,
         "pix2act": PIX2ACT,
+        "pix2act-experts": tuple(page for page in PIX2ACT if page in EXPERTS),
         "all": DESKTOP,
     }
     chosen = known.get(name) or tuple(part.strip() for part in name.split(","))

@@ -257,7 +257,7 @@ def pocket(
 def miniwob(
     who: AgentSpec,
     suite: Annotated[
-        str, typer.Option(help="smoke, tiny, experts, android-world, pix2act, all, or page names")
+        str, typer.Option(help="smoke, tiny, experts, android-world, pix2act, pix2act-experts, all, or page names")
     ] = "smoke",
     seeds: Annotated[int, typer.Option(help="episodes per task, from seeds --seed, --seed + 1, ...")] = 3,
     scale: Scale = 2,

@@ -15,7 +15,7 @@ from guiderail.agent.errors import PromptTooLong, SetupError
 from guiderail.agent.local.encode import Encoder
 from guiderail.agent.local.loading import load_model, with_adapter
 from guiderail.agent.local.vision import plain_model
-from guiderail.agent.types import Episode
+from guiderail.agent.types import Episode, Prompt
 from guiderail.envs.recordings.replay import expert_prompt
 
 
@@ -59,18 +59,20 @@ def trainable_model(
     return model
 
 
-def _words(episode: Episode) -> int:
-    """Characters of what the expert thinks and types."""
-    return sum(len(step.thought or "") + len(getattr(step.action, "text", "")) for step in episode.steps)
+def _size(prompt: Prompt, encoder: Encoder) -> float:
+    """About the prompt's tokens, without the tokenizer: three bytes of text each, and those of its pictures exactly."""
+    text = sum(len(part.encode()) for message in prompt.messages for part in message.parts if isinstance(part, str))
+    return text / 3 + sum(encoder.image_tokens(picture) for picture in prompt.pictures)
 
 
 def check_budget(episodes: Sequence[Episode], dialogue: Dialogue, encoder: Encoder) -> None:
-    """SetupError before training when even the experts' own words do not fit the prompt budget, with one that fits them."""
+    """SetupError before training when even the experts' own words do not fit the prompt budget, with one that fits them.
+    The 64 prompts that look longest are counted."""
     tokens, where = 0, ""
-    most = [nlargest(8, episodes, key=measure) for measure in (lambda e: len(e.steps), _words)]
-    for episode in {id(one): one for one in (*most[0], *most[1])}.values():
+    last = ((expert_prompt(episode, len(episode.steps) - 1, dialogue), episode) for episode in episodes)
+    for prompt, episode in nlargest(64, last, key=lambda one: _size(one[0], encoder)):
         try:
-            encoder.prompt(expert_prompt(episode, len(episode.steps) - 1, dialogue))
+            encoder.prompt(prompt)
         except PromptTooLong as error:
             tokens, where = max((tokens, where), (error.tokens, f"{episode.source}, {len(episode.steps)} steps"))
     if tokens:

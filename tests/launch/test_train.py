@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -127,6 +128,18 @@ def test_a_prompt_over_the_budget_stops_before_training(world):
     (override,) = re.findall(r"model\.max_prompt_tokens=\d+", str(result.exception))
     words = [*words[:4], override, "training.max_steps=1", "--out", world / "fits"]
     assert CliRunner().invoke(app, [str(word) for word in words]).exit_code == 0
+
+
+def test_the_longest_prompt_is_found_where_only_its_goal_is_long(world, tmp_path):
+    lines = [json.loads(line) for line in (world / "data" / "episodes.jsonl").read_text().splitlines()]
+    short, *_, long = sorted(lines, key=lambda line: len(line["steps"]))
+    copies = [{**long, "episode_id": f"copy-{n}"} for n in range(20)]
+    wordy = {**short, "goal": " ".join([short["goal"]] * 500)}
+    shutil.copytree(world / "data" / "images", tmp_path / "images")
+    (tmp_path / "episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*copies, wordy]))
+    words = ["train", CONFIGS / "tiny_sft.yaml", f"model.path={world / 'tiny'}", f"data.train={tmp_path}"]
+    result = CliRunner().invoke(app, [str(word) for word in [*words, "--out", world / "wordy"]])
+    assert "episodes.jsonl:21" in str(result.exception)
 
 
 def test_another_config_is_refused_key_by_key_and_a_longer_run_is_not(world):

@@ -78,6 +78,7 @@ def test_the_suites_are_those_of_the_package():
     assert {*SMOKE, *TINY} <= {*EXPERTS} <= {*DESKTOP}
     assert len(EXPERTS) == 77
     assert len({*PIX2ACT}) == len({*PIX2ACT} & {*DESKTOP}) == 58
+    assert {*suite("pix2act-experts")} == {*PIX2ACT} & {*EXPERTS}
     assert suite("click-test, click-link") == ("click-test", "click-link")
     with pytest.raises(SetupError, match="simon-says"):
         suite("simon-says")
@@ -181,6 +182,8 @@ def test_recorded_experts_are_standard_episodes_with_true_boxes(tmp_path):
     assert {"goal", "steps", "swipes", "is_successful", "page", "seed"} <= {*line}
     with pytest.raises(SetupError, match="empty"):
         record(tmp_path / "web", WebTasks("click-test", seeds=1))
+    with pytest.raises(SetupError, match="no expert for circle-center, tic-tac-toe"):
+        record(tmp_path / "new", WebTasks("tic-tac-toe,click-test,circle-center", seeds=1))
 
 
 @pytest.mark.slow
