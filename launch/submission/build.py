@@ -54,6 +54,8 @@ WORLD = (
     "list",
     "task_seed",
     "combinations",
+    "commit",
+    "without_data",
 )
 """What of a world's description a bundle keeps, as its settings."""
 

@@ -778,6 +778,13 @@ def test_a_board_is_named_after_what_makes_results_comparable(tmp_path, monkeypa
     assert board_of(type(one)(**{**vars(one), "manifest": manifest})) == name
 
 
+def test_a_bundle_says_which_checkout_of_a_world_it_ran_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("guiderail.launch.submission.build._known", lambda record: {})
+    world = {"name": "mobilegym", "commit": "0123abc", "without_data": ["maps"]}
+    settings = checked(tmp_path, "one", OUTCOMES, kind="mobilegym", world=world).manifest.provenance["settings"]
+    assert (settings["commit"], settings["without_data"]) == ("0123abc", ["maps"])
+
+
 def test_a_board_of_recordings_is_named_after_data_and_rules(tmp_path):
     """The default rules are not named; changed ones do not stand beside those whose name they borrow."""
     rules = {"plain": asdict(GUIDERAIL), "paper": asdict(ALL_RULES.find("uis1-paper"))}
