@@ -20,7 +20,7 @@ from guiderail.agent.processor import checkpoint_vision
 from guiderail.agent.registry import names_file
 from guiderail.agent.screen import Vision
 from guiderail.agent.scripted import ORIGINAL_SIZE, claim_policy, expert_policy, random_policy
-from guiderail.agent.shipped import check_model, shipped
+from guiderail.agent.shipped import adapter_base, check_model, shipped
 from guiderail.agent.types import Episode
 from guiderail.launch import parts
 from guiderail.launch.options import one_of
@@ -50,8 +50,8 @@ class Voice:
 
 
 def read_voice(folder: Path) -> Voice:
-    """The voice of a model folder; that of its run for a checkpoint of an earlier release, which holds none; the default voice
-    for what was not trained here."""
+    """The voice of a model folder. Of a folder that holds none: that of its run for a checkpoint of an earlier release, its
+    base's for an adapter, else the default voice."""
     file = voice_file(folder)
     if file is None:
         return Voice()
@@ -76,6 +76,8 @@ def voice_file(folder: Path) -> Path | None:
     places = [folder / VOICE_FILE]
     if folder.name.startswith("checkpoint-"):
         places.append(folder.parent / "model" / VOICE_FILE)
+    if (folder / "adapter_config.json").is_file():
+        places.append(Path(shipped(adapter_base(folder))) / VOICE_FILE)
     return next((file for file in places if file.is_file()), None)
 
 

@@ -38,6 +38,13 @@ def test_the_voice_beside_the_weights_is_taken(tmp_path):
     assert served(processor=str(tmp_path)).vision == Vision(28, 3136, 999 * 784)
 
 
+def test_an_adapter_without_a_voice_has_its_base_s(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "tiny-sft"}))
+    assert read_voice(tmp_path) == read_voice(SHIPPED["tiny-sft"])
+    Voice("aguvis").save(tmp_path)
+    assert read_voice(tmp_path) == Voice("aguvis")
+
+
 def test_a_processor_without_a_voice(tmp_path):
     shutil.copy(SHIPPED["tiny-sft"] / "preprocessor_config.json", tmp_path)
     assert served(processor=str(tmp_path)) == Voice(vision=TINY)
