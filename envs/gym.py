@@ -165,7 +165,7 @@ class LiveEnv(gymnasium.Env[Dictionary, Dictionary]):  # type: ignore[misc]
         self._next = self._next if seed is None else seed
         name = (options or {}).get("task", self._names[self._next % len(self._names)])
         self._next += 1
-        self._task, self._steps = self._session.task(name), 0
+        self._task, self._steps, self._device = self._session.task(name), 0, None
         self._device = self._task.start()
         return self._seen(self._device.screenshot()), {"task": name, "goal": self._task.goal}
 

@@ -72,7 +72,8 @@ def _say(cannot: frozenset[str], name: str, text: str | None, action: Action, sc
         raise unsayable(name, action)
     call = json.dumps({"name": "mobile_use", "arguments": action_to_json(action, screen)}, ensure_ascii=False)
     call = call.replace("</", "<\\/")  # the same JSON, and no text can close the block early
-    return ("" if not text else f"{text}\n") + f"{_OPEN}\n{call}\n{_CLOSE}"
+    before = (text or "").replace(_OPEN, "tool_call")  # else reading would begin there
+    return (f"{before}\n" if before else "") + f"{_OPEN}\n{call}\n{_CLOSE}"
 
 
 def _say_qwen25(thought: str | None, action: Action, screen: ScreenTransform) -> str:

@@ -100,7 +100,9 @@ class StepTime:
         self.steps += 1
 
     def of(self, forwards: float, columns: float) -> float:
-        """Seconds of so many steps with so many columns in all."""
+        """Seconds of so many steps with so many columns in all; 0 before the first step, as where every answer is one token."""
+        if not self.steps:
+            return 0.0
         n, c, cc, s, cs = self._sums
         spread = n * cc - c * c
         slope = max(0.0, float((n * cs - c * s) / spread)) if spread > 1e-9 * max(1.0, n * cc) else 0.0

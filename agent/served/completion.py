@@ -44,7 +44,7 @@ def read_completion(answer: object, want_tokens: bool) -> Completion:
         text = ""
     if not isinstance(text, str):
         raise BadAnswer("an answer without text")
-    if isinstance(thought, str):
+    if isinstance(thought, str) and thought.strip():
         text = f"<think>\n{thought.strip()}\n</think>\n{text.lstrip()}"
     ids, logprobs = _tokens(choice) if want_tokens else ((), ())
     ended: Literal["stop", "length"] = "length" if finish == "length" else "stop"

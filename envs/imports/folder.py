@@ -49,9 +49,14 @@ def lines_of(file: Path) -> Iterator[tuple[str, bytes, Line]]:
             yield where, raw, line
 
 
-def episode_id(file: Path, number: int, line: Mapping[str, Any]) -> str:
-    """As the loader names it."""
-    return str(line.get("episode_id", f"{file.stem}-{number}"))
+def episode_id(where: str, line: Mapping[str, Any]) -> str:
+    """As the loader names it. where: "file:line"; blank lines count."""
+    return str(line.get("episode_id", _unnamed(where)))
+
+
+def _unnamed(where: str) -> str:
+    file, _, number = where.rpartition(":")
+    return f"{Path(file).stem}-{number}"
 
 
 def stats(path: str | Path) -> dict[str, Any]:
@@ -121,16 +126,16 @@ def one_episode(path: str | Path, wanted: str | None, screen: Size | str | None 
     Files whose lines do not say how their swipes are stored are loaded whole, because that is decided from all lines.
     """
     file = recordings_file(path)
-    for number, (_, _, line) in enumerate(lines_of(file), 1):
-        if wanted not in (None, episode_id(file, number, line)):
+    for where, _, line in lines_of(file):
+        if wanted not in (None, episode_id(where, line)):
             continue
         if line.get("swipes") != "finger" or screen is not None:
             everything = load_episodes(file, screen=screen, skip_bad=True)  # type: ignore[arg-type]
             found = [e for e in everything.episodes if wanted is None or e.id == wanted]
             if not found:
-                raise DataError(f"{file}:{number}", f"episode {wanted} is broken: {everything.dropped[:1]}")
+                raise DataError(where, f"episode {wanted} is broken: {everything.dropped[:1]}")
             return found[0]
-        return episode_of(line, file, f"{file}:{number}", f"{file.stem}-{number}")
+        return episode_of(line, file, where, _unnamed(where))
     raise SetupError(f"{file} has no episode {wanted!r}; ids are the lines' episode_id")
 
 
@@ -142,7 +147,7 @@ def split_by(path: Path, key: str) -> dict[str, int]:
         raise SetupError(f"no line of {file} has a {key!r}; give another --by, or --parts train=0.9,test=0.1")
     if len(values) > 64:
         raise SetupError(f"{key!r} has {len(values)} different values and would give as many files")
-    return _distribute(file, {value: value for value in values}, lambda number, line: str(line.get(key)))
+    return _distribute(file, {value: value for value in values}, lambda where, line: str(line.get(key)))
 
 
 def split_parts(path: Path, parts: Mapping[str, float], seed: int = 0) -> dict[str, int]:
@@ -150,14 +155,14 @@ def split_parts(path: Path, parts: Mapping[str, float], seed: int = 0) -> dict[s
     if not parts or any(share <= 0 for share in parts.values()) or abs(sum(parts.values()) - 1) > 1e-6:
         raise SetupError(f"shares {dict(parts)}: expected positive ones that add up to 1")
     file = jsonl_of(path)
-    ids = [episode_id(file, number, line) for number, (_, _, line) in enumerate(lines_of(file), 1)]
+    ids = [episode_id(where, line) for where, _, line in lines_of(file)]
     order = sorted(ids, key=lambda id_: hashlib.sha256(f"{seed}:{id_}".encode()).digest())
     chosen: dict[str, str] = {}
     before = 0.0
     for name, share in parts.items():
         chosen |= dict.fromkeys(order[round(before * len(order)) : round((before + share) * len(order))], name)
         before += share
-    return _distribute(file, {n: n for n in parts}, lambda number, line: chosen[episode_id(file, number, line)])
+    return _distribute(file, {n: n for n in parts}, lambda where, line: chosen[episode_id(where, line)])
 
 
 def _distribute(file: Path, names: Mapping[str, str], part_of: Any) -> dict[str, int]:
@@ -169,8 +174,8 @@ def _distribute(file: Path, names: Mapping[str, str], part_of: Any) -> dict[str,
     with ExitStack() as stack:
         partial = {value: target.with_name(f".{target.name}.part") for value, target in targets.items()}
         files = {value: stack.enter_context(target.open("wb")) for value, target in partial.items()}
-        for number, (_, raw, line) in enumerate(lines_of(file), 1):
-            value = part_of(number, line)
+        for where, raw, line in lines_of(file):
+            value = part_of(where, line)
             files[value].write(raw.rstrip(b"\r\n") + b"\n")
             counts[targets[value].name] += 1
     for value, target in targets.items():

@@ -25,7 +25,7 @@ from guiderail.envs.imports.screenspot import SCREENSPOT_PRO, SCREENSPOT_V2
 from guiderail.envs.imports.uis1 import UIS1
 from guiderail.envs.imports.writer import Journal, join, journal_path, reason_of, write_unit, write_whole
 
-VERSION = 1
+VERSION = 2
 FORMATS: dict[str, Format] = {
     form.name: form for form in (ANDROID_CONTROL, AITW, ODYSSEY, SCREENSPOT_V2, SCREENSPOT_PRO, UIS1)
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from guiderail.agent.types import Screenshot
 from guiderail.agent.untrusted import printable
 from guiderail.envs.imports.draft import Dropped, Format, Fragment, Line, Options, Unit, splits_of
 from guiderail.envs.recordings.conventions import Size
-from guiderail.envs.recordings.episodes import load_episodes
+from guiderail.envs.recordings.episodes import episode_of, load_episodes
 from guiderail.envs.recordings.match import judge
 
 Tick = Callable[[int], None]
@@ -73,12 +73,13 @@ def write_unit(form: Format, unit: Unit, index: int, out: Path, options: Options
     context = UnitContext(out, options, tick)
     journal: Journal = {"unit": unit.name, "episodes": 0, "steps": 0, "dropped": [], "fragments": []}
     counters: dict[str, Counter[str]] = {name: Counter() for name in _COUNTERS}
+    ids: dict[str, str] = {}
     # With the process id in the name, a process left over from a killed run does not disturb its successor.
     partial = out / f".import-{index:05d}.{os.getpid()}.part.jsonl"
     try:
         with partial.open("w", encoding="utf-8", newline="\n") as file:
             for where, make in form.read(unit, context):
-                made = _made(where, make, options, journal, counters)
+                made = _made(where, make, context, journal, counters, ids)
                 if isinstance(made, Fragment):
                     steps = {str(i): step for i, step in made.steps.items()}
                     journal["fragments"].append([where, made.id, made.length, made.head, steps])
@@ -98,14 +99,18 @@ def write_unit(form: Format, unit: Unit, index: int, out: Path, options: Options
 def _made(
     where: str,
     make: Callable[[], Line | Fragment | None],
-    options: Options,
+    context: UnitContext,
     journal: Journal,
     counters: Mapping[str, Counter[str]],
+    ids: dict[str, str],
 ) -> Line | Fragment | None:
+    """What `make` makes, if the loader will read it. ids: of the unit's lines so far, and where they are."""
     try:
         made = _tried(make, where)
-        if isinstance(made, dict) and not str(made["goal"]).strip():
-            raise DataError(where, "the goal is blank")
+        if isinstance(made, dict):
+            episode_of(made, context.out / "episodes.jsonl", where, "", context.options.screen)
+            if (first := ids.setdefault(str(made["episode_id"]), where)) != where:
+                raise DataError(where, f"episode_id {made['episode_id']!r} was already used at {short(first)}")
         return made
     except Dropped as reason:
         if reason.listed:
@@ -113,7 +118,7 @@ def _made(
         else:
             counters["unlisted"][str(reason)] += 1
     except DataError as error:
-        if not options.skip_bad:
+        if not context.options.skip_bad:
             raise DataError(
                 error.where, f"{reason_of(error)} (--skip-bad drops such episodes and lists them)"
             ) from None
@@ -146,18 +151,25 @@ def reason_of(error: DataError) -> str:
 def write_line(
     file: Any, form: Format, where: str, line: Line, journal: Journal, counters: Mapping[str, Counter[str]]
 ) -> None:
-    """Write one finished line. `was` of each step is counted and removed from the line."""
-    for step in line["steps"]:
-        was, ours = step.pop("was"), step["action_content"]["action"]
-        counters["theirs"][f"{was} -> {ours}"] += 1
-        counters["ours"][ours] += 1
-        if "box_origin" in step:
-            counters["boxes"][step["box_origin"]] += 1
-    counters["splits"].update(splits_of(line))
-    provenance = {"format": form.name, "source": short(where), **line.pop("import", {})}
+    """Write one finished line. `was` of each step is counted, and moved to the line's `import` until all are joined."""
+    was = [step.pop("was") for step in line["steps"]]
+    for name, counted in _counted(line, was).items():
+        counters[name].update(counted)
+    provenance = {"format": form.name, "source": short(where), **line.pop("import", {}), "was": was}
     file.write(json.dumps(line | {"swipes": "finger", "import": provenance}, ensure_ascii=False) + "\n")
     journal["episodes"] += 1
     journal["steps"] += len(line["steps"])
+
+
+def _counted(line: Line, was: Sequence[str]) -> dict[str, Counter[str]]:
+    """What a line adds to the counters. was: the source's names of its actions."""
+    ours = [step["action_content"]["action"] for step in line["steps"]]
+    return {
+        "theirs": Counter(f"{a} -> {b}" for a, b in zip(was, ours, strict=True)),
+        "ours": Counter(ours),
+        "boxes": Counter(step["box_origin"] for step in line["steps"] if "box_origin" in step),
+        "splits": Counter(splits_of(line)),
+    }
 
 
 def gate(part: Path, screen: Size | Any) -> dict[str, int]:
@@ -211,7 +223,7 @@ def join(form: Format, units: list[Unit], out: Path, options: Options) -> Journa
 
 
 def _put_once(file: Any, line: Line, unit: Unit, seen: dict[str, int], total: Journal) -> None:
-    id_ = str(line["episode_id"])
+    id_, was = str(line["episode_id"]), line["import"].pop("was")
     content = hash(json.dumps({k: v for k, v in line.items() if k != "import"}, sort_keys=True))
     if id_ in seen:
         again = {"where": line["import"]["source"], "reason": f"episode {id_} is there already"}
@@ -219,6 +231,9 @@ def _put_once(file: Any, line: Line, unit: Unit, seen: dict[str, int], total: Jo
             total["dropped"].append(again)
             total["episodes"] -= 1
             total["steps"] -= len(line["steps"])
+            counted = _counted(line, was)
+            for name, less in (*counted.items(), ("gate", counted["ours"])):
+                total[name] = dict(Counter[str](total[name]) - less)
             return
         line["import"].setdefault("episode_id", line["episode_id"])
         line["episode_id"] = f"{Path(unit.name).stem}-{id_}"

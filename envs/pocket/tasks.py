@@ -25,7 +25,7 @@ SPLITS = {"train": 0, "test": 1, "heldout": 2}
 class Task:
     """Something to do, from a given start.
 
-    live: the start is disturbed (another app open, extra notes, alarms, switches) and pop-ups come at random moments.
+    live: the start is disturbed (another app open, extra notes, flipped switches) and pop-ups come at random moments.
     popups: without `live`, whether one pop-up comes at a seeded moment.
     """
 

@@ -111,9 +111,12 @@ def load_episodes(
     return Dataset(tuple(episodes.values()), tuple(dropped), stored, tuple(notes), hashlib.sha256(raw).hexdigest())
 
 
-def episode_of(line: Mapping[str, Any], file: Path, where: str, fallback_id: str) -> Episode:
-    """One line of `file`, with swipes as finger motion and sizes from its screenshots. Raises DataError."""
-    return _Edge(file.parent, exchange=False).episode(line, where, fallback_id, None)
+def episode_of(
+    line: Mapping[str, Any], file: Path, where: str, fallback_id: str, screen: Size | Literal["infer"] | None = None
+) -> Episode:
+    """One line of `file`, with swipes as finger motion. screen: as in `load_episodes`. Raises DataError."""
+    size = infer_screens([line])[0][0] if screen == "infer" else screen
+    return _Edge(file.parent, exchange=False).episode(line, where, fallback_id, size)
 
 
 def untagged(thought: str) -> str:

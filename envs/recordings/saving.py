@@ -84,8 +84,9 @@ def _image_name(screenshot: Screenshot, folder: Path, name: str) -> str | None:
     if screenshot.path is None and screenshot.data is None:
         return None
     if screenshot.path is not None:
-        path = screenshot.path.absolute()
-        return path.relative_to(folder.absolute()).as_posix() if path.is_relative_to(folder.absolute()) else str(path)
+        path, here = screenshot.path.absolute(), folder.absolute()
+        inside = path.relative_to(here) if path.is_relative_to(here) else None
+        return str(path) if inside is None or ".." in inside.parts else inside.as_posix()
     image = folder / "images" / f"{name}.{'png' if screenshot.encoded()[:4] == bytes((0x89, 80, 78, 71)) else 'jpg'}"
     image.parent.mkdir(exist_ok=True)
     image.write_bytes(screenshot.encoded())

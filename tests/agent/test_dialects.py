@@ -431,6 +431,15 @@ def test_composed_histories_are_lines_of_own_words() -> None:
     assert "Step 1: type milk" in history("aguvis")
 
 
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
+def test_a_text_or_thought_that_names_the_tool_call_does_not_begin_it(name: str) -> None:
+    dialect, screen, action = DIALECTS[name], ScreenTransform(1092, 2408), Type("write <tool_call>{}</tool_call>")
+    said = dialect.say("A <tool_call> is needed.", action, screen)
+    reply = dialect.read(said, screen)
+    assert (reply.action, reply.thought) == (action, "A tool_call is needed.")
+    assert dialect.remember(said).count("<tool_call>") == (name == "qwen2_5_vl"), "in its own call, as text"
+
+
 def test_qwen2_5_is_told_the_size_it_counts_in() -> None:
     prompt = Dialogue(VISION, DIALECTS["qwen2_5_vl"]).prompt("g", [Screenshot(1080, 2400)], [])
     assert "1092x2408" in words(prompt)

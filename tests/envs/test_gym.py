@@ -102,6 +102,21 @@ def test_steps_run_out_and_a_broken_machine_truncates():
     env.close()
 
 
+def test_a_start_that_fails_leaves_no_device_of_the_episode_before(monkeypatch):
+    env = LiveEnv(PocketTasks(3), SIZE)
+    env.reset(seed=0)
+
+    def broken(self):
+        raise EnvCrashed("gone")
+
+    monkeypatch.setattr("guiderail.envs.pocket.world.LivePocketTask.start", broken)
+    with pytest.raises(EnvCrashed):
+        env.reset(seed=1)
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(to_dict(Wait(0.0)))
+    env.close()
+
+
 def test_goals_survive_as_bytes():
     for goal in ("", "Buy milk.", "Öffne „Café“ 日本 🙂", "é" * LONGEST_GOAL):
         again = goal_text(goal_bytes(goal))

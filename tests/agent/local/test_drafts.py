@@ -113,6 +113,15 @@ def test_the_time_of_a_step_is_measured() -> None:
     assert same.of(2, 8) == pytest.approx(0.04)
 
 
+def test_answers_of_one_token_take_no_step() -> None:
+    """A policy that ends its turn at once, or a limit of one token: nothing is ever measured."""
+    gate = GoodputGate()
+    for _ in range(40):
+        gate.begin_call(8)
+        gate.end_call(8, 0, 0)
+    assert StepTime().of(1, 1) == 0.0
+
+
 def played(fixed: float, column: float, rows: Sequence[int], accepted: float) -> tuple[GoodputGate, list[bool]]:
     """A gate, and what it decided in calls of so many rows. Answers have 10 tokens; a draft of 9 is accepted to that share.
     Times are made, not measured."""

@@ -313,6 +313,17 @@ def test_thoughts_split_off_by_the_server_are_put_back(server: Server) -> None:
     assert answer.text == "<think>\nthe button is red\n</think>\n<action>\n{}\n</action>"
 
 
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])
+@pytest.mark.parametrize("nothing", ["", "\n", None])
+def test_a_server_that_split_nothing_off_leaves_the_thought_in_the_text(
+    server: Server, key: str, nothing: str | None
+) -> None:
+    message = {"content": "<think>why</think>\n<action>\n{}\n</action>", key: nothing}
+    server.reply = lambda body: (200, {"choices": [{"message": message, "finish_reason": "stop"}]})
+    (answer,) = policy(server.url).complete([ask()], GREEDY)
+    assert answer.text == message["content"]
+
+
 def test_huge_and_odd_text(server: Server) -> None:
     huge = "ü" * 1_000_000
     server.reply = lambda body: (200, said(huge))

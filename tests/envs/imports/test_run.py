@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -232,6 +233,12 @@ def test_the_same_shard_twice_is_one_and_equal_ids_are_told_apart(shards, tmp_pa
     assert ids == [0, 1, "android_control-00000-of-00001-1"]
     assert [row["reason"] for row in total["dropped"]] == ["episode 0 is there already", "episode 1 is there already"]
     assert total["episodes"] == 3
+    assert total["steps"] == sum(total["theirs"].values()) == sum(total["ours"].values()) == sum(total["gate"].values())
+    lines = [json.loads(text) for text in (tmp_path / "out" / "episodes.jsonl").read_text().splitlines()]
+    steps = [step for line in lines for step in line["steps"]]
+    assert total["ours"] == Counter(step["action_content"]["action"] for step in steps)
+    assert total["boxes"] == Counter(step["box_origin"] for step in steps if "box_origin" in step)
+    assert not any("was" in line["import"] for line in lines)
 
 
 def test_an_image_that_was_damaged_on_disk_is_written_again(shards, tmp_path):

@@ -157,10 +157,25 @@ def test_a_broken_line_is_named_and_nothing_is_published(take, tmp_path, bad, me
     assert not (tmp_path / "out" / "episodes.jsonl").exists()
 
 
-def test_what_only_the_loader_finds_stops_the_import_too(take, tmp_path):
-    with pytest.raises(DataError, match=r"coordinate is 'here'"):
-        take(line(CLICK), line({"action": "click", "coordinate": "here"}))
+ONLY_THE_LOADER = {
+    "coordinate": (line({"action": "click", "coordinate": "here"}), "coordinate is 'here'"),
+    "outside": (line({"action": "click", "coordinate": [5000, 5]}), r"the point \(5000, 5\) is outside"),
+    "button": (line({"action": "system_button", "button": "Volume"}), "button 'Volume'"),
+    "same id": (line(CLICK, episode_id="a"), r"episode_id 'a' was already used at data\.jsonl:1"),
+}
+
+
+@pytest.mark.parametrize(("bad", "message"), ONLY_THE_LOADER.values(), ids=list(ONLY_THE_LOADER))
+def test_what_only_the_loader_finds_is_named_and_can_be_dropped(take, tmp_path, bad, message):
+    good = line(CLICK, episode_id="a")
+    with pytest.raises(DataError, match=rf"src/data\.jsonl:2( |: ).*{message}.*--skip-bad"):
+        take(good, bad, swipes="finger")
     assert not list((tmp_path / "out").glob("*.jsonl"))
+    (tmp_path / "out" / ".import.json").unlink()
+    out = take(good, bad, swipes="finger", skip_bad=True)
+    assert [one["goal"] for one in export(out)] == ["g"]
+    assert len(take.total["dropped"]) == 1
+    assert str(tmp_path) not in (out / "DATASET.md").read_text()
 
 
 REAL = [("android_control_train_sample", 32, 206, "inverted"), ("android_control_eval_sample", 304, 1663, "finger")]

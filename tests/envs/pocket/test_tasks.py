@@ -91,6 +91,19 @@ def test_expert_repairs_mistakes():
         assert made.success(phone, answers), made.id
 
 
+def test_expert_answers_again_after_a_wrong_last_answer():
+    """The check reads the last answer; so does the expert."""
+    made = task("tell_code", 3)
+    phone, answers, _ = run_expert(made)
+    answers.append("never mind")
+    assert not made.success(phone, answers)
+    step = made.expert(phone, answers)
+    while not isinstance(step.action, Terminate):
+        answers += perform(phone, step.action)
+        step = made.expert(phone, answers)
+    assert made.success(phone, answers)
+
+
 def test_random_agent_stays_low():
     rng = random.Random(1)
     successes = 0

@@ -441,6 +441,18 @@ def test_saved_episodes_load_again_with_their_pixels(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "episodes.jsonl.part").exists()
 
 
+def test_pictures_named_through_the_parent_folder_are_not_taken_for_own_ones(tmp_path: Path) -> None:
+    """runs/../data/0.png begins like runs, and lies elsewhere."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "data" / "0.png").write_bytes(png())
+    source = write(tmp_path / "data", line({"action": "wait", "time": 1}))
+    episodes = load_episodes(tmp_path / "runs" / ".." / "data" / source.name).episodes
+    save_episodes(tmp_path / "runs" / "new.jsonl", episodes)
+    (again,) = load_episodes(tmp_path / "runs" / "new.jsonl").episodes
+    assert again.steps[0].screenshot.encoded() == episodes[0].steps[0].screenshot.encoded()
+
+
 # ------------------------------------------------------------------------------------------------------- the real files
 
 
