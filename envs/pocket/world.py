@@ -84,8 +84,8 @@ class LivePocketTask:
         return Step(screenshot, step.action, (TargetBox(box, "bbox"),), thought=step.thought)
 
     def state_key(self) -> str:
-        """Of everything that pages show and checks read, and of how far off pop-ups are. Two ways to one state may differ in
-        the clock and in the number of inputs."""
+        """Of everything that pages show, in its order, and checks read, and of how far off pop-ups are. Two ways to one state may
+        differ in the clock and in the number of inputs."""
         host, device = self._started()
         state = host.phone.state
         content = asdict(replace(state, clock=0.0, inputs=0, files=Files(), aosp=None))
@@ -93,7 +93,7 @@ class LivePocketTask:
         if content["dialog"] and content["dialog"]["until"]:
             content["dialog"]["until"] = round(content["dialog"]["until"] - state.clock, 6)
         content["popups"] = {k - state.inputs: text for k, text in state.popups.items() if k > state.inputs}
-        told = json.dumps([content, device.answers], sort_keys=True)
+        told = json.dumps([content, device.answers])
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def keep(self) -> object:

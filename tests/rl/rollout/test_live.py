@@ -75,6 +75,18 @@ def test_equal_states_have_equal_keys_on_other_phones_and_another_state_has_anot
     other.close()
 
 
+def test_the_order_in_which_things_are_shown_is_part_of_the_state(site):
+    task = site.session.task(NAMES[0])
+    task.start()
+    state = task._started()[0].phone.state
+    keys = set()
+    for basket in ({"milk": 1, "nuts": 1}, {"nuts": 1, "milk": 1}):
+        state.basket = basket
+        keys.add(task.state_key())
+    assert len(keys) == 2
+    task.close()
+
+
 def test_how_long_a_wait_still_takes_is_part_of_the_state(site):
     task = site.session.task(NAMES[0])
     task.start()
