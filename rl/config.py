@@ -125,6 +125,15 @@ class Config(Section):
             raise ValueError(
                 "method.credit=ui-s1 needs online.expert=true in a live world: nothing else judges a turn there"
             )
+        if method.credit == "ui-s1" and (unfit := self._of_outcomes()):
+            raise ValueError(
+                f"{unfit[0]} is of outcomes, and method.credit=ui-s1 looks at single turns; use another credit"
+            )
+        if not method.mix and (method.shown or method.start == "any"):
+            key = "shown" if method.shown else "start=any"
+            raise ValueError(
+                f"method.{key} is of turns along recordings; in a live world set method.mix above 0 as well"
+            )
         if fork is not None and fork.most is not None and method.credit != "ui-s1":
             raise ValueError(
                 f"online.fork.most needs method.credit=ui-s1, got {method.credit}: a branch that is cut has no outcome"
@@ -140,6 +149,13 @@ class Config(Section):
         idle = ["world"] * (self.world is not None) + [key for key in idle if key != "online.importance_cap"]
         if idle:
             raise ValueError(f"{idle[0]} is of live attempts, method.algorithm online; got {algorithm}")
+
+    def _of_outcomes(self) -> list[str]:
+        """The keys that are set and decide about an attempt's reward."""
+        fork = self.online.fork
+        return [f"method.{key}" for key in self._shaping()] + ["online.fork.continuations"] * (
+            fork is not None and fork.continuations > 1
+        )
 
     def _shaping(self) -> list[str]:
         """The keys of rl/credit/shaping.py that are set."""

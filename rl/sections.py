@@ -234,6 +234,13 @@ class Method(Section):
             return {"episode_weight": 0.0, "step_weight": 0.0, "spread_of": "none", "rollouts": 2, **values}
         return values
 
+    @field_validator("patch_budget")
+    @classmethod
+    def _budget(cls, value: Any) -> Any:
+        if isinstance(value, int) and value < 0:
+            raise ValueError(f"expected 0 or more repairs, unlimited (-1 of UI-S1's code) or falling, got {value}")
+        return value
+
     @field_validator("rules", "credit", "reward", "patch")
     @classmethod
     def _named(cls, value: str, info: Any) -> str:

@@ -24,8 +24,9 @@ def credit(group: Sequence[Rollout], rules: CreditRules) -> Credited:
     """Attempts at one task -> one sample per turn; a group is kept where any turn has an advantage."""
     base = outcome.credit(group, rules)
     rewards, rets = judged(group, rules)
+    scored = [ret if row else [] for ret, row in zip(rets, base.samples, strict=True)]
     states = [[state_of(turn) for turn in rollout.turns] for rollout in group]
-    steps = state_advantages(rets, states, scale=rules.scale, unbiased=rules.unbiased)
+    steps = state_advantages(scored, states, scale=rules.scale, unbiased=rules.unbiased)
     samples = [
         [with_step(replace(one, reward=rewards[i][t]), rets[i][t], steps[i][t], rules) for t, one in enumerate(row)]
         for i, row in enumerate(base.samples)

@@ -112,8 +112,11 @@ class Collector:
         made = generation(self.plan, policy, number, self.cursor, self.processes)
         return made, time.perf_counter() - started
 
-    def take(self, sampled: Sampled, number: int, behind: int = 0) -> list[StepSample]:
-        """This process's share of the samples. behind: generations for which the weights moved on since it was sampled."""
+    def take(
+        self, sampled: Sampled, number: int, behind: int = 0, among: Sequence[StepSample] = ()
+    ) -> list[StepSample]:
+        """This process's share of the samples. behind: generations for which the weights moved on since it was sampled. among:
+        what else this process has for the update."""
         made, seconds = sampled
         made = aged(made, behind) if behind else made
         self.cursor = made.cursor
@@ -128,7 +131,7 @@ class Collector:
             "rollout/passes": self.cursor / len(self.plan.units),
             **self.more(),
         }
-        return made.samples if self.beside is None else made.samples + self.beside(made.samples, number)
+        return made.samples if self.beside is None else made.samples + self.beside([*among, *made.samples], number)
 
     def state_dict(self) -> dict[str, Any]:
         state = {"cursor": self.cursor, "sampled_turns": self.sampled_turns, "signals": dict(self.signals)}

@@ -35,8 +35,9 @@ class MixedCollector:
         return self.live.sample(policy, number), self.recordings.sample(policy, number)
 
     def take(self, sampled: tuple[Sampled, Sampled], number: int, behind: int = 0) -> list[StepSample]:
-        live, along = sampled
-        samples = [*self.live.take(live, number, behind), *self.recordings.take(along, number, behind)]
+        alive, along = sampled
+        live = self.live.take(alive, number, behind)
+        samples = [*live, *self.recordings.take(along, number, behind, live)]
         kept = self.recordings.metrics
         renamed = {f"recordings/{key.split('/')[1]}": kept[key] for key in ("rollout/exact", "rollout/reward")}
         self.metrics = self.live.metrics | renamed | {"rollout/turns_total": self.sampled_turns}

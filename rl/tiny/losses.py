@@ -27,11 +27,16 @@ class Heads(nn.Module):
         cells: (cells, width). embedding: (vocabulary, width)."""
         stands = batch.words != IGNORED
         read = self.norm(cells[stands])
-        loss = F.cross_entropy(F.linear(read, embedding), batch.words[stands])
+        loss = _cross_entropy(F.linear(read, embedding), batch.words[stands])
         named = batch.x[stands] != IGNORED
         for head, target in ((self.x, batch.x), (self.y, batch.y), (self.looks, batch.looks)):
-            loss = loss + 0.5 * F.cross_entropy(head(read[named]), target[stands][named])
+            loss = loss + 0.5 * _cross_entropy(head(read[named]), target[stands][named])
         return loss
+
+
+def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """0 where there is nothing, such as screens of recordings without elements."""
+    return F.cross_entropy(logits, target) if len(target) else logits.sum()
 
 
 def run_vision(model: Any, batch: Batch) -> tuple[Tensor, list[Tensor]]:

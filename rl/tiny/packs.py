@@ -185,9 +185,10 @@ class Packer:
         return int(self.encoder.tokenizer.encode(text, add_special_tokens=False)[-1])
 
     def _grid(self, box: PixelBox) -> tuple[slice, slice]:
-        """The cells that a box covers by more than a few pixels."""
+        """The cells that a box on the screen covers by more than a few pixels; at least one."""
         side, slack = self.side, 3
-        left, top = (box[0] + slack) // side, (box[1] + slack) // side
+        left = min((box[0] + slack) // side, self.columns - 1)
+        top = min((box[1] + slack) // side, self.rows - 1)
         right, bottom = max(left, (box[2] - slack) // side), max(top, (box[3] - slack) // side)
         return slice(top, bottom + 1), slice(left, right + 1)
 

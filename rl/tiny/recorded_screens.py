@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Any, get_args
 
 from guiderail.agent.dialogue import Dialogue
-from guiderail.agent.errors import SetupError
+from guiderail.agent.errors import DataError, SetupError
 from guiderail.agent.types import Box, Click, Episode, LongPress, Picture
 from guiderail.envs.live.device import Kind
 from guiderail.rl.tiny.questions import Evidence, Question
@@ -47,24 +48,42 @@ class RecordedScreen:
 
 
 def recorded_screens(episodes: Sequence[Episode], dialogue: Dialogue, elements: Elements) -> list[RecordedScreen]:
-    """Every step that the dialect can say. Raises SetupError where screens differ in size or are larger than SIZE."""
+    """Every step that the dialect can say. Raises SetupError where there is one alone, and where screens differ in size or are
+    larger than SIZE."""
     made = [one for episode in episodes for one in _steps(episode, dialogue, elements)]
     sizes = {(one.picture.width, one.picture.height) for one in made}
     if len(sizes) != 1 or any(side > most for size in sizes for side, most in zip(size, SIZE, strict=True)):
         said = ", ".join(f"{width}x{height}" for width, height in sorted(sizes)) or "none"
         raise SetupError(f"screens of {said}: expected one size for all, of at most {SIZE[0]}x{SIZE[1]} pixels")
+    if len(made) == 1:
+        raise SetupError("the recordings have one screen, expected two or more: one is kept to score on")
     return made
 
 
 def elements_of(file: Path) -> dict[tuple[str, int], list[dict[str, Any]]]:
     """The elements that a recording's JSONL file holds; empty where it holds none. An episode without an id has the one that
-    `load_episodes` gives it."""
+    `load_episodes` gives it. Raises DataError."""
     found = {}
     for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1):
         row = json.loads(line) if line.strip() else {"steps": []}
         name = str(row.get("episode_id", f"{file.stem}-{number}"))
-        found.update({(name, index): step.get("elements", []) for index, step in enumerate(row["steps"])})
+        for index, step in enumerate(row["steps"]):
+            found[name, index] = step.get("elements") or []
+            _check(found[name, index], f"{file}:{number}", index)
     return found
+
+
+def _check(elements: Any, where: str, index: int) -> None:
+    for one in elements if isinstance(elements, list) else [elements]:
+        match one:
+            case {"text": str(), "bbox": [*box], "kind": str()} if len(box) == 4 and all(map(_number, box)):
+                continue
+        expected = "expected a list of {text, bbox: [left, top, right, bottom] in pixels, kind}"
+        raise DataError(where, f"step {index}: elements: {expected}, got {str(one)[:80]!r}")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and isfinite(value)
 
 
 def _steps(episode: Episode, dialogue: Dialogue, elements: Elements) -> Iterator[RecordedScreen]:
@@ -72,7 +91,8 @@ def _steps(episode: Episode, dialogue: Dialogue, elements: Elements) -> Iterator
     for index, step in enumerate(episode.steps):
         picture = dialogue.vision.picture(step.screenshot)
         across, down = picture.width / step.screenshot.width, picture.height / step.screenshot.height
-        shown = tuple(_shown(one, across, down) for one in elements.get((episode.id, index), ()) if one["text"].strip())
+        found = (_shown(one, across, down, picture) for one in elements.get((episode.id, index), ()))
+        shown = tuple(one for one in found if one is not None)
         if not dialogue.dialect.says(step.action):
             return
         said = dialogue.say(step.thought, step.action, step.screenshot)
@@ -86,9 +106,18 @@ def _steps(episode: Episode, dialogue: Dialogue, elements: Elements) -> Iterator
         history.append(said)
 
 
-def _shown(one: Mapping[str, Any], across: float, down: float) -> Shown:
+def _shown(one: Mapping[str, Any], across: float, down: float, picture: Picture) -> Shown | None:
+    """The part of it that is on the screen; None where nothing of it can be read there."""
     left, top, right, bottom = one["bbox"]
-    box = (int(left * across), int(top * down), int(right * across), int(bottom * down))
+    wide, high = picture.width, picture.height
+    box = (
+        max(0, int(left * across)),
+        max(0, int(top * down)),
+        min(wide, int(right * across)),
+        min(high, int(bottom * down)),
+    )
+    if box[0] >= box[2] or box[1] >= box[3] or not one["text"].strip():
+        return None
     kind: Kind = one["kind"] if one["kind"] in KINDS else "text"
     return Shown(one["text"], kind, box, _words(one["text"], box), None, None, False)
 
@@ -107,6 +136,8 @@ def _words(text: str, box: PixelBox) -> tuple[tuple[str, PixelBox], ...]:
 
 def _pixels(box: Box, picture: Picture) -> PixelBox:
     """The last column and row are inside."""
-    left, right = int(box.left * picture.width), int(box.right * picture.width) - 1
-    top, bottom = int(box.top * picture.height), int(box.bottom * picture.height) - 1
+    (left, right), (top, bottom) = (
+        (min(max(0, int(low * size)), size - 1), min(int(high * size), size) - 1)
+        for low, high, size in ((box.left, box.right, picture.width), (box.top, box.bottom, picture.height))
+    )
     return left, top, max(left, right), max(top, bottom)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 from transformers import TrainerCallback
 
 
-class StopAfterTurns(TrainerCallback):  # type: ignore[misc]
+class Stop(TrainerCallback):  # type: ignore[misc]
+    """Ends a run by what it has sampled. A checkpoint may hold all of that already; what resumes from it makes no update."""
+
+    @abstractmethod
+    def reached(self) -> bool:
+        """Whether the run is over, at the end of a generation."""
+
+
+class StopAfterTurns(Stop):
     """Ends the run after the update by which `turns` turns have been sampled: arms of a study get equal samples.
 
     progress: what counts them, as `sampled_turns`.
@@ -16,12 +25,15 @@ class StopAfterTurns(TrainerCallback):  # type: ignore[misc]
     def __init__(self, progress: Any, turns: int):
         self.progress, self.turns = progress, turns
 
+    def reached(self) -> bool:
+        return bool(getattr(self.progress, "sampled_turns", 0) >= self.turns)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if getattr(self.progress, "sampled_turns", 0) >= self.turns:
+        if self.reached():
             control.should_training_stop = True
 
 
-class StopAfterVisits(TrainerCallback):  # type: ignore[misc]
+class StopAfterVisits(Stop):
     """Ends the run with the generation in which `visits` units have been visited: so many passes over the units, whatever
     dynamic sampling dropped. A checkpoint is left there, as at any other end.
 
@@ -31,7 +43,10 @@ class StopAfterVisits(TrainerCallback):  # type: ignore[misc]
     def __init__(self, progress: Any, visits: int, per_generation: int):
         self.progress, self.visits, self.per_generation = progress, visits, per_generation
 
+    def reached(self) -> bool:
+        return bool(self.progress.cursor >= self.visits)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step % self.per_generation == 0 and self.progress.cursor >= self.visits:
+        if state.global_step % self.per_generation == 0 and self.reached():
             control.should_training_stop = True
             control.should_save = control.should_save or args.save_strategy != "no"

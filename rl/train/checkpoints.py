@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from guiderail.agent.disk import sync, write_whole
 from guiderail.agent.errors import GuiderailError, SetupError
 from guiderail.agent.local.encode import Encoder
 from guiderail.agent.local.loading import load_model
 from guiderail.agent.local.vision import plain_model
+from guiderail.rl.train.callbacks import Stop
 
 COMPLETE = "complete.json"
 
@@ -68,14 +71,24 @@ class ExactCheckpoints:
     state: Any
     model: Any
     is_deepspeed_enabled: bool
+    callback_handler: Any
+    train_dataset: Any
 
     def train(self, resume_from_checkpoint: Any = None, **kwargs: Any) -> Any:
         """resume_from_checkpoint: a checkpoint folder that this class wrote on the same number of processes. Raises SetupError
         for any other folder."""
         if resume_from_checkpoint:
             self._load_progress(Path(resume_from_checkpoint))
+            if any(isinstance(one, Stop) and one.reached() for one in self.callback_handler.callbacks):
+                self._end_at(Path(resume_from_checkpoint))
             resume_from_checkpoint = str(resume_from_checkpoint)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)  # type: ignore[misc]
+
+    def _end_at(self, checkpoint: Path) -> None:
+        """Make its update the run's last. Trainer makes none only where a pass over the data ends: callbacks are asked too late."""
+        made = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).global_step
+        self.train_dataset = self.train_dataset.select(range(len(self.train_dataset) * made // self.args.max_steps))
+        self.args.max_steps = made
 
     def save_policy(self, folder: Path) -> None:
         """Write a folder for `agent.local.policy.load_policy`, which appears complete or not at all. Call it on every

@@ -78,6 +78,7 @@ def test_mistakes_are_named(config, override, message):
 
 
 ONLINE = ["method.algorithm=online", "world.name=pocket"]
+JUDGED = ["method.credit=ui-s1", "online.expert=true"]
 SERVED = ["rollout.engine=vllm-server", "rollout.server=http://h:1"]
 
 
@@ -94,6 +95,17 @@ SERVED = ["rollout.engine=vllm-server", "rollout.server=http://h:1"]
         ([*ONLINE, "online.fork.most=3"], "online.fork.most needs method.credit=ui-s1, got outcome"),
         ([*ONLINE, "online.fork.train=answer", "method.invalid=0.1"], "method.invalid looks at whole attempts"),
         ([*ONLINE, "online.fork.continuations=2", "method.refusal=0.1"], "method.refusal looks at whole attempts"),
+        ([*ONLINE, *JUDGED, "method.invalid=0.1"], "method.invalid is of outcomes, and method.credit=ui-s1 looks at"),
+        ([*ONLINE, *JUDGED, "online.fork.continuations=2"], "online.fork.continuations is of outcomes"),
+        ([*ONLINE, "method.shown=0.5"], "method.shown is of turns along recordings; in a live world set method.mix"),
+        (
+            ["method.algorithm=distill", "teacher.path=t", "world.name=pocket", "method.start=any"],
+            "method.start=any is of turns along recordings; in a live world set method.mix",
+        ),
+        (
+            ["method.patch_budget=-1"],
+            r"method.patch_budget: expected 0 or more repairs, unlimited \(-1 of UI-S1's code\)",
+        ),
         (["world.name=pocket"], "world is of live attempts, method.algorithm online; got semi-online"),
         (["method.mix=0.5"], "method.mix is of live attempts"),
         (["online.bands=true"], "online.bands is of live attempts"),

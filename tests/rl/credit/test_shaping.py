@@ -148,6 +148,10 @@ def test_live_ui_s1_is_the_worked_table():
     assert [[s.ret for s in row] for row in credited.samples] == [[1.5, 1.0], [1.25, 0.5, 1.0]]
     steps = [[s.advantage_step for s in row] for row in credited.samples]
     assert steps == [pytest.approx([0.125, 0.25]), pytest.approx([-0.125, -0.25, 0.0])]
+    unscored = replace(group[1], outcome=None)
+    assert credit_named("ui-s1-states", CreditRules(gamma=0.5))([*group, unscored]).samples[:2] == (
+        credit_named("ui-s1-states", CreditRules(gamma=0.5))(group).samples
+    )
     assert [s.advantage for s in credited.samples[1]] == pytest.approx([-0.625, -0.75, -0.5])
 
 

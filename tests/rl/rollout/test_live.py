@@ -10,7 +10,7 @@ import pytest
 
 from guiderail.agent.errors import EnvCrashed, SetupError
 from guiderail.agent.policy import Sampling
-from guiderail.agent.types import Completion, Outcome, Rollout
+from guiderail.agent.types import Completion, Outcome, Prompt, Rollout
 from guiderail.envs.live.attempts import Patience
 from guiderail.envs.pocket.state import Dialog
 from guiderail.envs.pocket.world import PocketTasks
@@ -25,6 +25,7 @@ from guiderail.rl.rollout.generation import Collector, episode_units, generation
 from guiderail.rl.rollout.live import Heard, Site, live_units
 from guiderail.rl.rollout.mix import MixedCollector, share_of
 from guiderail.rl.rollout.plan import Group, Plan, Shown
+from guiderail.rl.rollout.recorded import RECORDED, RecordedTurns
 from guiderail.rl.rollout.successes import Successes
 from guiderail.rl.rollout.worlds import world_of
 from guiderail.rl.runs.metrics import METRICS
@@ -469,6 +470,18 @@ def test_a_mixed_update_has_both_kinds(site, episode):
     resumed = collector()
     resumed.load_state_dict(json.loads(json.dumps(mixed.state_dict())))
     assert [s.completion for s in mixed(Coin(0.9), 1)] == [s.completion for s in resumed(Coin(0.9), 1)]
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_recorded_turns_are_a_share_of_the_whole_mixed_update(site, episode, share):
+    units = episode_units([episode], lambda e, i: walk(e, dialogue=TALK, sample=i))
+    along = Plan(units, credit_named("ui-s1", CreditRules(eta=0.0)), groups=1, rollouts=6, sampling=SAMPLING)
+    steps = [(episode.id, episode, t % len(episode.steps)) for t in range(1000)]
+    told = RecordedTurns(steps, lambda e, t: (Prompt(()), "said", (1,)), share, seed=0)
+    mixed = MixedCollector(Collector(plan_of(site, groups=3)), Collector(along, beside=told))
+    samples = mixed(Coin(0.9), 0)
+    recorded = [sample for sample in samples if sample.sample == RECORDED]
+    assert len(recorded) == round((len(samples) - len(recorded)) * share / (1 - share))
 
 
 @pytest.mark.parametrize(("groups", "mix", "share"), [(8, 0.5, 4), (8, 0.01, 1), (8, 0.99, 7), (2, 0.5, 1)])

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from guiderail.agent.dialects import BRIEF
 from guiderail.agent.dialogue import Dialogue
-from guiderail.agent.errors import SetupError
+from guiderail.agent.errors import DataError, SetupError
 from guiderail.agent.local.loading import load_encoder, load_model
 from guiderail.agent.processor import checkpoint_vision
 from guiderail.envs.pocket.record import record
@@ -23,6 +23,7 @@ from guiderail.envs.recordings.replay import expert_turn
 from guiderail.launch.cli import app
 from guiderail.rl.tiny.packs import Packer
 from guiderail.rl.tiny.pretrain import LOG_FILE, Recipe, packs_of_step, pretrain
+from guiderail.rl.tiny.questions import where
 from guiderail.rl.tiny.recorded_screens import elements_of, recorded_screens
 
 DIALOGUE = Dialogue(checkpoint_vision("tiny-base"), BRIEF, images=1)
@@ -123,6 +124,51 @@ def test_screens_of_two_sizes_are_refused(data, tmp_path):
         recorded_screens(load_episodes(tmp_path / "big").episodes, DIALOGUE, {})
     with pytest.raises(SetupError, match="screens of none"):
         recorded_screens([], DIALOGUE, {})
+
+
+def test_one_screen_alone_is_refused(data):
+    episode = load_episodes(data).episodes[0]
+    with pytest.raises(SetupError, match="one screen, expected two or more"):
+        recorded_screens([replace(episode, steps=episode.steps[:1])], DIALOGUE, {})
+
+
+@pytest.mark.parametrize(
+    ("box", "seen"),
+    [
+        ([-40, -8, 40, 16], (0, 0, 40, 15)),
+        ([120, 190, 400, 500], (120, 188, 160, 208)),
+        ([158, 207, 160, 210], (158, 205, 160, 208)),
+        ([-40, 8, 0, 16], None),
+        ([8, 210, 40, 230], None),
+        ([40, 8, 8, 16], None),
+    ],
+)
+def test_of_an_element_the_part_on_the_screen_counts(data, packer, box, seen):
+    episode = load_episodes(data).episodes[0]
+    one = {"text": "milk", "bbox": box, "kind": "row"}
+    screen = recorded_screens([episode], DIALOGUE, {(episode.id, 0): [one, one | {"text": " "}]})[0]
+    assert [shown.box for shown in screen.elements] == ([] if seen is None else [seen])
+    mentions = packer.pack(screen, [where(shown) for shown in screen.elements]).mentions
+    assert mentions.cells.any(1).all()
+    assert bool(len(mentions.at)) == (seen is not None)
+
+
+def test_recordings_without_elements_leave_sound_weights(data, tmp_path):
+    bare = recorded_screens(load_episodes(data).episodes, DIALOGUE, {})
+    row = pretrain(tmp_path, SMALL, steps=2, base="tiny-base", recorded=bare, screens=2, device="cpu")
+    assert (row["reading_steps"], row["loss_reading"]) == (1, 0)
+    assert all(weight.isfinite().all() for weight in load_model(tmp_path, "cpu").parameters())
+
+
+@pytest.mark.parametrize("odd", [{"text": None}, {"bbox": [1, 2, 3]}, {"bbox": [1, 2, 3, float("nan")]}, {"kind": 3}])
+def test_elements_of_another_form_are_named_with_their_line(data, tmp_path, odd):
+    rows = [json.loads(line) for line in (data / "episodes.jsonl").read_text().splitlines()]
+    rows[0]["steps"][0]["elements"] = None
+    rows[1]["steps"][1]["elements"] = [{"text": "milk", "bbox": [1, 2, 3, 4], "kind": "row"} | odd]
+    file = tmp_path / "episodes.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=r"episodes.jsonl:2: step 1: elements: expected a list of \{text, bbox"):
+        elements_of(file)
 
 
 def test_it_goes_on_from_a_base_and_with_a_break_to_the_same_bytes(screens, tmp_path):

@@ -30,7 +30,7 @@ from guiderail.rl.credit.samples import StepSample
 from guiderail.rl.rollout.generation import over_processes, step_of
 from guiderail.rl.tiny.model import build_tiny
 from guiderail.rl.train.arguments import in_updates, make_training_args
-from guiderail.rl.train.callbacks import StopAfterVisits
+from guiderail.rl.train.callbacks import StopAfterTurns, StopAfterVisits
 from guiderail.rl.train.checkpoints import last_checkpoint, mean_loss
 from guiderail.rl.train.distributed import check_launch
 from guiderail.rl.train.model import trainable_model
@@ -749,6 +749,38 @@ def test_passes_are_counted_in_visits_and_end_with_a_whole_generation(folder: Pa
     trainer = trained(folder, tmp_path, collect, **training, **saving)
     assert (trainer.state.global_step, collect.cursor) == (8, 24)
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-8", "as at any other end, there is a checkpoint"
+
+
+def test_what_is_resumed_where_the_run_ended_makes_no_update(folder: Path, tmp_path: Path) -> None:
+    """The run may have been stopped between its last checkpoint and its end, or be asked again to go on."""
+
+    class Turning(Visiting):
+        sampled_turns = 0
+
+        def __call__(self, policy: Policy, generation: int) -> list[StepSample]:
+            self.sampled_turns += 6
+            return super().__call__(policy, generation)
+
+        def state_dict(self) -> dict[str, int]:
+            return {"calls": self.calls, "cursor": self.cursor, "turns": self.sampled_turns}
+
+        def load_state_dict(self, state: dict[str, int]) -> None:
+            self.calls, self.cursor, self.sampled_turns = state["calls"], state["cursor"], state["turns"]
+
+    def run(out: Path, stop: type[Any], limits: tuple[int, ...], checkpoint: Path | None = None) -> Any:
+        collect = Turning()
+        ending = {"callbacks": [stop(collect, *limits)], "save_strategy": "steps", "save_steps": 2}
+        steps = {"max_steps": 10, "steps_per_generation": 4, "gradient_accumulation_steps": 2}
+        return trained(folder, out, collect, checkpoint, **steps, **ending)
+
+    first = run(tmp_path / "visits", StopAfterVisits, (12, 2))
+    assert (first.state.global_step, first.progress.calls) == (4, 2)
+    again = run(tmp_path / "visits", StopAfterVisits, (12, 2), tmp_path / "visits" / "checkpoint-4")
+    assert (again.state.global_step, again.progress.calls) == (4, 2)
+    assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), again.model.parameters(), strict=True))
+    for turns, updates, sampled in ((12, 4, 12), (13, 5, 18)):
+        again = run(tmp_path / str(turns), StopAfterTurns, (turns,), tmp_path / "visits" / "checkpoint-4")
+        assert (again.state.global_step, again.progress.sampled_turns) == (updates, sampled)
 
 
 def test_launch_checks(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
