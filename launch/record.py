@@ -73,7 +73,9 @@ def pocket(
 def miniwob(
     out: DataFolder,
     hand: HandOptions,
-    suite: Annotated[str, typer.Option(help="experts, tiny, smoke, pix2act-experts, or page names with commas")] = "experts",
+    suite: Annotated[
+        str, typer.Option(help="experts, tiny, smoke, pix2act-experts, or page names with commas")
+    ] = "experts",
     seeds: Annotated[int, typer.Option(help="episodes per page, from seeds --seed, --seed + 1, ...")] = 3,
     seed: Seed = 0,
     scale: Scale = 2,

@@ -32,7 +32,9 @@ def record(out: Path, world: WebTasks, done: Callable[[], None] = lambda: None) 
     """
     alone = sorted({*suite(world.suite)} - {*EXPERTS})
     if alone:
-        raise SetupError(f"no expert for {', '.join(alone)}; --suite experts and pix2act-experts have the pages with one")
+        raise SetupError(
+            f"no expert for {', '.join(alone)}; --suite experts and pix2act-experts have the pages with one"
+        )
     with new_folder(out) as partial:
         (partial / "images").mkdir()
         pages: Counter[str] = Counter()
