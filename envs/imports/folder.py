@@ -51,12 +51,8 @@ def lines_of(file: Path) -> Iterator[tuple[str, bytes, Line]]:
 
 def episode_id(where: str, line: Mapping[str, Any]) -> str:
     """As the loader names it. where: "file:line"; blank lines count."""
-    return str(line.get("episode_id", _unnamed(where)))
-
-
-def _unnamed(where: str) -> str:
     file, _, number = where.rpartition(":")
-    return f"{Path(file).stem}-{number}"
+    return str(line.get("episode_id", f"{Path(file).stem}-{number}"))
 
 
 def stats(path: str | Path) -> dict[str, Any]:
@@ -135,7 +131,7 @@ def one_episode(path: str | Path, wanted: str | None, screen: Size | str | None 
             if not found:
                 raise DataError(where, f"episode {wanted} is broken: {everything.dropped[:1]}")
             return found[0]
-        return episode_of(line, file, where, _unnamed(where))
+        return episode_of(line, file, where, episode_id(where, line))
     raise SetupError(f"{file} has no episode {wanted!r}; ids are the lines' episode_id")
 
 

@@ -6,7 +6,6 @@ showed. So the aids of `rl.tiny.pretrain` work here too: where the answer is rea
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any, get_args
 from guiderail.agent.dialogue import Dialogue
 from guiderail.agent.errors import DataError, SetupError
 from guiderail.agent.types import Box, Click, Episode, LongPress, Picture
+from guiderail.envs.imports.folder import episode_id, lines_of
 from guiderail.envs.live.device import Kind
 from guiderail.rl.tiny.questions import Evidence, Question
 from guiderail.rl.tiny.screens import SIZE, PixelBox, Shown
@@ -64,12 +64,10 @@ def elements_of(file: Path) -> dict[tuple[str, int], list[dict[str, Any]]]:
     """The elements that a recording's JSONL file holds; empty where it holds none. An episode without an id has the one that
     `load_episodes` gives it. Raises DataError."""
     found = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1):
-        row = json.loads(line) if line.strip() else {"steps": []}
-        name = str(row.get("episode_id", f"{file.stem}-{number}"))
-        for index, step in enumerate(row["steps"]):
-            found[name, index] = step.get("elements") or []
-            _check(found[name, index], f"{file}:{number}", index)
+    for where, _, line in lines_of(file):
+        for index, step in enumerate(line["steps"]):
+            found[episode_id(where, line), index] = elements = step.get("elements") or []
+            _check(elements, where, index)
     return found
 
 

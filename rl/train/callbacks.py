@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Any
 
 from transformers import TrainerCallback
@@ -11,9 +10,9 @@ from transformers import TrainerCallback
 class Stop(TrainerCallback):  # type: ignore[misc]
     """Ends a run by what it has sampled. A checkpoint may hold all of that already; what resumes from it makes no update."""
 
-    @abstractmethod
     def reached(self) -> bool:
         """Whether the run is over, at the end of a generation."""
+        raise NotImplementedError
 
 
 class StopAfterTurns(Stop):
