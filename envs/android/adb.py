@@ -88,8 +88,9 @@ class Adb:
         return self._call([*self._head, "-s", self.serial, *args])
 
     def shell(self, args: Sequence[str]) -> str:
-        """One command with its arguments; each is quoted, so shell syntax in them is text for the device's shell too."""
-        return self.run("shell", shlex.join(args)).decode("utf-8", "replace").replace("\r\n", "\n")
+        """One command with its arguments; each is quoted, so shell syntax in them is text for the device's shell too. Its own
+        status is not told: a tool of Android that throws ends with 255, as adb does where the device was lost."""
+        return self.run("shell", f"{shlex.join(args)} || false").decode("utf-8", "replace").replace("\r\n", "\n")
 
     def push(self, local: Path, remote: str) -> None:
         self.run("push", str(local), remote)

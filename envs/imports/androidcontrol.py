@@ -59,7 +59,7 @@ class Recording:
     goal: str
     screenshots: Sequence[bytes | memoryview]
     actions: Sequence[Any]
-    instructions: Sequence[str]
+    instructions: Sequence[str | None]
     trees: Sequence[bytes | memoryview] = ()
     sizes: Sequence[tuple[int, int]] = ()
 
@@ -164,7 +164,9 @@ def _from_row(
             tables.image(value, where) for value in tables.need(row, ("screenshots", "screenshots_b64"), where)
         ],
         actions=[_json(raw.encode(), where) if isinstance(raw, str) else _known(raw) for raw in actions],
-        instructions=[str(text) for text in tables.need(row, ("step_instructions",), where)],
+        instructions=[
+            None if text is None else str(text) for text in tables.need(row, ("step_instructions",), where)
+        ],
     )
     return _line(recording, splits, context, where)
 

@@ -11,6 +11,7 @@ import pytest
 from guiderail.agent.errors import EnvCrashed, SetupError
 from guiderail.agent.types import Answer, Click, Key, LongPress, Open, Point, Swipe, SystemButton, Terminate, Type, Wait
 from guiderail.envs.android.adb import Adb, AdbDevice, adb_commands, app_table, dump_window, read_window
+from guiderail.envs.pocket.adb import shell
 from guiderail.envs.pocket.adb.adbd import Adbd
 from guiderail.envs.pocket.adb.shell import run_line
 from guiderail.envs.pocket.adb_host import AdbHost
@@ -146,6 +147,13 @@ def test_a_lost_server_is_a_crash_and_the_next_start_works(world, server):
     assert world.start(task("toggle", 0)).screenshot().width == 160
     world.daemon.drop()
     assert world.start(task("toggle", 0)).screenshot().width == 160
+
+
+@needs_adb
+def test_a_tool_that_throws_is_no_lost_device(device, monkeypatch):
+    """Android's tools end with 255 then, as adb itself does when the device disappears."""
+    monkeypatch.setitem(shell._COMMANDS, "pm", lambda phone, args: (255, "Error: unknown command\n"))
+    assert device.shell(["pm", "dance"]) == "Error: unknown command\n"
 
 
 @needs_adb

@@ -65,6 +65,12 @@ def test_actions_as_json_texts_and_images_as_cells(tmp_path):
     assert load_episodes(tmp_path / "out").episodes[0].steps[0].action.name == "click"
 
 
+def test_an_instruction_that_is_null_is_none(tmp_path):
+    row = control(1, step_instructions=[None, *("x" for _ in ALL_ACTIONS[1:])])
+    run_import("androidcontrol", [parquet(tmp_path / "a.parquet", [row])], tmp_path / "out")
+    assert [step.instruction for step in load_episodes(tmp_path / "out").episodes[0].steps[:2]] == [None, "x"]
+
+
 def test_screenspot_rows(tmp_path):
     row = {"image": {"bytes": png(200, 400), "path": "a.png"}, "bbox": [50, 100, 20, 40], "instruction": "close",
            "data_type": "icon"}  # fmt: skip
