@@ -272,8 +272,9 @@ class Fleet:
                 self._hear(worker, [], finish)
             worker.stop(0)
             for walk in worker.orders.values():
-                walk.tries, walk.spent = walk.tries + 1, walk.spent + walk.asked
-                if walk.tries <= self.spec.retries:
+                walk.spent += walk.asked
+                if walk.tries < self.spec.retries:
+                    walk.tries += 1
                     again.append(walk)
                 else:
                     finish(walk, lost(walk.order, reason))
@@ -308,7 +309,7 @@ def lost(order: Order, reason: str) -> Rollout | Opened:
     """What stands for an order of which machines left nothing."""
     function, arguments = order
     if function is opening:
-        return Opened()
+        return Opened(faults=1)
     name, sample = (arguments[0], arguments[1]) if len(arguments) == 2 else (arguments[1], arguments[3])
     return Rollout(name, sample, (), "crashed", reason=reason)
 
@@ -317,4 +318,6 @@ def _tried(result: Any, walk: _Walk) -> Any:
     """The result with the tries and answers that were lost before it."""
     if isinstance(result, Rollout):
         return replace(result, tries=result.tries + walk.tries, spent=result.spent + walk.spent)
-    return replace(result, turns=result.turns + walk.spent) if isinstance(result, Opened) else result
+    if isinstance(result, Opened):
+        return replace(result, turns=result.turns + walk.spent, faults=result.faults + walk.tries)
+    return result

@@ -16,7 +16,7 @@ from guiderail.agent.types import Rollout
 from guiderail.rl.credit.samples import StepSample
 from guiderail.rl.rollout.dispatch import Board, Dealt, Free
 from guiderail.rl.rollout.drive import Asking, Key, seed_of
-from guiderail.rl.rollout.plan import Group, Opened, Plan, Unit
+from guiderail.rl.rollout.plan import Group, Opened, Plan, Unit, faults
 from guiderail.rl.rollout.processes import Processes
 from guiderail.rl.rollout.shown import shown_samples
 
@@ -141,8 +141,8 @@ class _Source:
         lost = tuple(rollout.reason for rollout in made if rollout.ended == "crashed")
         spent = begun.opened.turns + _spent(made) - sum(len(one.turns) for one in sound if one.sampled is None)
         shown = () if plan.shown is None else shown_samples(sound, plan.shown)
-        faults = sum(one.tries + (one.ended == "crashed") for one in made)
-        return Group(number, visit, unit.key, credited.signal, sound, samples, lost, spent, shown, faults)
+        failed = begun.opened.faults + faults(made)
+        return Group(number, visit, unit.key, credited.signal, sound, samples, lost, spent, shown, failed)
 
 
 def _spent(made: Sequence[Rollout]) -> int:

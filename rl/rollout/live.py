@@ -36,7 +36,7 @@ from guiderail.envs.live.attempts import (
 from guiderail.envs.live.device import Device
 from guiderail.envs.recordings.match import MatchRules, judge
 from guiderail.rl.rollout.drive import Asking
-from guiderail.rl.rollout.plan import Opened, Unit
+from guiderail.rl.rollout.plan import Opened, Unit, faults
 from guiderail.rl.sections import Fork
 
 
@@ -184,10 +184,10 @@ def opening(site: Site, fork: Fork, name: str, seed: int) -> Asking[Opened]:
     ahead = yield from site.attempt(name, 0, look=look)
     spent = len(ahead.turns) + ahead.spent
     if ahead.ended == "crashed" or not ahead.turns:
-        return Opened(None, spent)
+        return Opened(None, spent, faults([ahead]))
     first = len(ahead.turns) // 2 if fork.at == "late" else 0
     at = random.Random(seed).randrange(first, len(ahead.turns))
-    return Opened(Middle(ahead.turns[:at], states[at]), spent)
+    return Opened(Middle(ahead.turns[:at], states[at]), spent, faults([ahead]))
 
 
 def branch(site: Site, fork: Fork, name: str, middle: Middle, sample: int) -> Asking[Rollout]:
@@ -219,4 +219,4 @@ def _answer_alone(made: Rollout, again: Sequence[Rollout]) -> Rollout:
     if outcome is not None and len(checked) > 1:
         value = fmean(float(one.success) if one.progress is None else one.progress for one in checked)
         outcome = Outcome(outcome.success, value, checked_by=outcome.checked_by)
-    return replace(made, turns=made.turns[:1], outcome=outcome, spent=spent)
+    return replace(made, turns=made.turns[:1], outcome=outcome, spent=spent, tries=faults(again))

@@ -43,10 +43,11 @@ class Unit:
 
 @dataclass(frozen=True)
 class Opened:
-    """place: where the group begins; None: at the start. turns: sampled to find it."""
+    """place: where the group begins; None: at the start. turns: sampled to find it. faults: tries of it that machines ended."""
 
     place: object = None
     turns: int = 0
+    faults: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ class Plan:
         return self if self.renewed is None else replace(self, units=self.renewed(generation))
 
 
+def faults(made: Sequence[Rollout]) -> int:
+    """Tries of these rollouts that machines ended."""
+    return sum(one.tries + (one.ended == "crashed") for one in made)
+
+
 class Memory(Protocol):
     """What a run learns from its own groups about what to sample next. Its state is JSON values and goes into checkpoints."""
 
@@ -96,7 +102,7 @@ class Group:
     """One group as sampled. visit: how many units the run had visited before it. samples: see `Credited`. lost: why rollouts
     are missing whose machines failed to the last try. spent: turns that were sampled for it and that it does not hold. shown: of
     the answers that the world's expert showed; a group with any is learned from, whatever its signal. faults: tries that
-    machines ended, of all its rollouts. behind: generations of updates between its sampler and the policy that is trained
+    machines ended, of everything that was sampled for it. behind: generations of updates between its sampler and the policy that is trained
     on it."""
 
     generation: int

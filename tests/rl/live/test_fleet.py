@@ -118,6 +118,13 @@ def test_a_killed_worker_costs_nothing_but_time(fleet, tmp_path):
     assert any(one.tries for group in made.groups for one in group.rollouts)
 
 
+def test_what_a_killed_worker_had_is_lost_and_counted_once_where_nothing_is_retried(fleet, tmp_path):
+    world = Dying(6, 5, "train", device="hand", marker=str(tmp_path / "died"))
+    running = fleet(world, retries=0)
+    made = generation(plan_of(running.begin, running.drive), Coin(0.9), 0, 0)
+    assert sum(group.faults for group in made.groups) == sum(len(group.lost) for group in made.groups) > 0
+
+
 def test_a_spare_takes_the_place_of_a_dead_worker(fleet, tmp_path, monkeypatch):
     """No waiting for a new start: the one that died may not be started again, and its orders go on."""
     monkeypatch.setattr("guiderail.rl.live.fleet.GRACE", 1.0)

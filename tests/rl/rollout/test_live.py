@@ -224,6 +224,9 @@ def told(group):
     return [(one.sample, one.ended, one.outcome, one.goal, one.turns) for one in group.rollouts]
 
 
+ONCE = Site._once
+
+
 def faulty(fails, retries):
     return Site(TellingTasks(8, seed=5, split="train", device="hand", fails=fails).open(0), TALK, retries=retries)
 
@@ -251,6 +254,23 @@ def test_a_world_that_fails_a_fifth_of_its_calls_gives_the_same_groups(site, cre
     assert {key: first.metrics[key] for key in same} == {key: second.metrics[key] for key in same}
     assert set(first.metrics) <= set(METRICS)
     assert policies[0].asked == policies[1].asked == first.sampled_turns, "no turn was sampled twice"
+    broken.session.close()
+
+
+@pytest.mark.parametrize("retries", [0, 2000])
+def test_faults_of_every_part_of_a_forked_group_are_counted(retries, monkeypatch):
+    """Of the attempt that goes ahead, of the answers, and of their further continuations."""
+    broken, crashes = faulty(0.1, retries=retries), [0]
+
+    def once(self, *arguments):
+        made = yield from ONCE(self, *arguments)
+        crashes[0] += made.ended == "crashed"
+        return made
+
+    monkeypatch.setattr(Site, "_once", once)
+    plan = plan_of(broken, fork=Fork(continuations=3, train="answer"), groups=2, rollouts=3, tries=1)
+    made = generation(plan, Coin(0.9), 0, 0)
+    assert sum(group.faults for group in made.groups) == crashes[0] > 0
     broken.session.close()
 
 
