@@ -164,9 +164,7 @@ def _from_row(
             tables.image(value, where) for value in tables.need(row, ("screenshots", "screenshots_b64"), where)
         ],
         actions=[_json(raw.encode(), where) if isinstance(raw, str) else _known(raw) for raw in actions],
-        instructions=[
-            None if text is None else str(text) for text in tables.need(row, ("step_instructions",), where)
-        ],
+        instructions=[None if text is None else str(text) for text in tables.need(row, ("step_instructions",), where)],
     )
     return _line(recording, splits, context, where)
 
