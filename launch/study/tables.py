@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,6 +22,7 @@ from guiderail.launch.study.digest import (
     title,
 )
 from guiderail.launch.study.plan import Plan, jobs
+from guiderail.rl.config import Config
 from guiderail.rl.score.study import Difference, Mean, correlation
 
 AGAINST = ("SOP PG", "SOP TSR", "SOP Score", "one-step SR")
@@ -36,7 +37,7 @@ def markdown(plan: Plan, records: Path) -> str:
         f"{done} of {len(planned)} planned checkpoints have a record; {len(found)} records in all. 95 % intervals in "
         "brackets: bootstrap over seeds and tasks. Everything in percent; greedy but for what is called sampled, which is at "
         "temperature 1.",
-        *_mixed(found),
+        *_mixed(plan, found),
         _section("Online success and metrics", _rates(plan, comparison, _RATES)),
         _section("Differences, same seeds and tasks (points)", _differences(plan, found, "comparison")),
         _section("Memory: what the own thoughts carry", _rates(plan, comparison, _THOUGHTS)),
@@ -56,12 +57,20 @@ def markdown(plan: Plan, records: Path) -> str:
     return "\n\n".join(filter(None, sections)) + "\n"
 
 
-def _mixed(found: list[Checkpoint]) -> list[str]:
-    """A warning for every arm whose seeds were not trained alike."""
+def _filled(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without its seed. A key that Guiderail did not have yet when it was recorded has its default."""
+    defaults = Config.model_construct().model_dump(mode="json", exclude={"model", "training"})
+    sections = {key: {**value, **config.get(key, {})} for key, value in defaults.items() if isinstance(value, dict)}
+    return {**config, **sections, "training": {**config["training"], "seed": 0}}
+
+
+def _mixed(plan: Plan, found: list[Checkpoint]) -> list[str]:
+    """A warning for every arm whose seeds were not trained alike. Own successes are recorded anew for each seed."""
+    own = {name for name, arm in plan.arms.items() if arm.recipe and plan.recipes[arm.recipe].own}
     said = []
     for arm in sorted({c.arm for c in found}):
         made = [c.header["train"] for c in found if c.arm == arm and c.header["train"]]
-        recipes = [{**t["config"], "training": {**t["config"]["training"], "seed": 0}, "data": t["data"]} for t in made]
+        recipes = [_filled(t["config"]) | {"data": None if arm in own else t["data"]} for t in made]
         if any(recipe != recipes[0] for recipe in recipes):
             said.append(f"**The seeds of {arm} were trained with different settings or data; do not average them.**")
     return said

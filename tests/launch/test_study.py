@@ -82,7 +82,7 @@ def spent(study, monkeypatch):
     return done
 
 
-def leave(records, arm, seed, live=(1, 0, 1), matched=(4, 2, 0), wall=60.0, gamma=0.5, known=()):
+def leave(records, arm, seed, live=(1, 0, 1), matched=(4, 2, 0), wall=60.0, gamma=0.5, known=(), **more):
     """A record with these live outcomes and SOP progress of 4-step episodes; every other task is a memory task."""
     lines = [
         {"kind": "live", "world": "test", "task": f"t{k}", "memory": k % 2, "ok": ok, "turns": 5, "told": 2}
@@ -103,7 +103,7 @@ def leave(records, arm, seed, live=(1, 0, 1), matched=(4, 2, 0), wall=60.0, gamm
         None if arm == "base" else {"wall": wall, "cpu": wall, "updates": 3, "turns": 100, "after": "base", "data": "d"}
     )
     if train is not None:
-        train["config"] = {"method": {"gamma": gamma}, "training": {"seed": seed}}
+        train["config"] = {"method": {"gamma": gamma, **more}, "training": {"seed": seed}}
     header = {
         "study": 1,
         "arm": arm,
@@ -530,6 +530,14 @@ def test_a_section_without_rows_is_left_out(study):
 def test_seeds_trained_differently_are_named(study, records):
     assert "different settings" not in markdown(study.plan, records)
     leave(records, "sft", 1, gamma=0.9)
+    assert "The seeds of sft were trained with different settings" in markdown(study.plan, records)
+
+
+def test_a_key_of_a_newer_edition_is_no_other_setting(study, records):
+    """A record of an edition without the key was made as its default says."""
+    leave(records, "sft", 1, start="first")
+    assert "different settings" not in markdown(study.plan, records)
+    leave(records, "sft", 1, start="any")
     assert "The seeds of sft were trained with different settings" in markdown(study.plan, records)
 
 
