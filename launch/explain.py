@@ -272,7 +272,7 @@ def _trained(
     record = read_record(run)
     if record.kind != "train" or record.about.config is None:
         raise SetupError(f"{run} is not a training run; give the --out folder of guiderail train")
-    config = validated(record.about.config, run / "run.json")
+    config = validated(record.about.config, run / "run.json", made=True)
     parts.trusted(run, [name for _, name in config.parts().values()], trust_files)
     now = config.origins().get("parts", {})
     for kind, origin in (record.about.parts or {}).items():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
 from guiderail.agent.dialects import DIALECTS
 from guiderail.agent.errors import SetupError
@@ -75,7 +75,9 @@ class Config(Section):
         return values
 
     @model_validator(mode="after")
-    def _what_is_sampled(self) -> Config:
+    def _what_is_sampled(self, info: ValidationInfo) -> Config:
+        if info.context == MADE:
+            return self
         live = self.live
         self._check_teacher()
         if self.method.hindsight is not None and not (
@@ -258,10 +260,14 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     return config
 
 
-def validated(content: Any, path: Path) -> Config:
-    """The config in a file's content, with no part loaded. Raises SetupError."""
+MADE = "made"
+
+
+def validated(content: Any, path: Path, made: bool = False) -> Config:
+    """The config in a file's content, with no part loaded. made: a run was made with it, so keys may be together that are
+    refused now. Raises SetupError."""
     try:
-        return Config.model_validate(content)
+        return Config.model_validate(content, context=MADE if made else None)
     except ValidationError as error:
         raise SetupError("\n".join(f"{path}: {_explain(problem)}" for problem in error.errors())) from None
 

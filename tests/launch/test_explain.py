@@ -62,6 +62,18 @@ def test_every_turn_of_a_run_is_explained(run):
     assert "counted from 0" in refused("explain", run, *of(lines(run)[0]), "--step", 0, "--token", 999)
 
 
+def test_a_run_with_a_key_that_is_refused_now_can_be_read(run, tmp_path):
+    older = shutil.copytree(run, tmp_path / "older", ignore=shutil.ignore_patterns("checkpoint-*", "model", "runs"))
+    record = json.loads((older / "run.json").read_text())
+    record["legs"][-1]["about"]["config"]["method"]["repetition"] = 0.1
+    (older / "run.json").write_text(json.dumps(record))
+    assert call("explain", older, *of(lines(older)[0]), "--step", 0, "--json")["agrees"]
+    again = refused(
+        "train", CONFIG, *SMALL, "method.repetition=0.1", "model.path=x", "data.train=x", "--out", tmp_path / "x"
+    )
+    assert "method.repetition is of live attempts" in again
+
+
 def test_an_edited_advantage_is_reported(run, tmp_path):
     bent = shutil.copytree(run, tmp_path / "bent", ignore=shutil.ignore_patterns("checkpoint-*", "model", "runs"))
     rows = lines(run)
