@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from guiderail.agent.errors import EnvCrashed
+from guiderail.agent.errors import EnvCrashed, SetupError
 from guiderail.agent.screen import Vision
 from guiderail.agent.types import Completion, Prompt
 
@@ -30,6 +31,10 @@ class Sampling:
     max_new_tokens: int = 512
     top_p: float = 1.0
     top_k: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < math.inf:
+            raise SetupError(f"temperature {self.temperature}: expected 0, which is greedy, or more")
 
 
 GREEDY = Sampling(temperature=0.0)

@@ -107,10 +107,13 @@ def _distil(asked: MiniLM, recordings: Dataset, out: Path, resume: bool, log: Ru
     from guiderail.rl.train.arguments import make_plain_args
     from guiderail.rl.train.checkpoints import last_checkpoint, mean_loss
     from guiderail.rl.train.distributed import processes
+    from guiderail.rl.train.model import check_budget
 
     voice = read_voice(Path(shipped(asked.teacher)))
     encoder = load_encoder(asked.teacher, max_prompt_tokens=voice.max_prompt_tokens)
     dialogue = Dialogue(encoder.vision, parts.dialect(voice.dialect), voice.images, voice.window)
+    longer = f"write max_prompt_tokens {{}} into guiderail.json of {asked.teacher}, or leave the episode out"
+    check_budget(recordings.episodes, dialogue, encoder, longer)
     examples = [expert_turn(e, t, dialogue, asked.thoughts) for e in recordings.episodes for t in e.targets]
     model = load_model(asked.teacher, "cpu", "float32")
     shape = student_shape(model.config, asked.layers, asked.width, asked.heads, asked.intermediate)

@@ -36,7 +36,7 @@ DataArg = Annotated[
 Rules = Annotated[
     str, typer.Option("--rules", help=f"how two actions are compared: {', '.join(ALL_RULES)}, or path/to/file.py:NAME")
 ]
-Temperature = Annotated[float, typer.Option(help="0 is greedy")]
+Temperature = Annotated[float, typer.Option(help="0 is greedy", min=0)]
 Seed = Annotated[int, typer.Option(help="seed of everything random")]
 Width = Annotated[int, typer.Option(help="episodes under way at once", min=1)]
 Scale = Annotated[int, typer.Option(help="screenshot pixels per page pixel; a page has 160x210")]

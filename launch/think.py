@@ -93,7 +93,8 @@ def think(
     show.result(result, as_json, show.pairs("", result))
     if places and not made.written:
         raise typer.Exit(NOTHING_SCORED)
-    then(f"guiderail train CONFIG data.train={shlex.quote(data)} method.patch=off-policy method.thought_store={out}")
+    flags = f"method.patch=off-policy method.thought_store={shlex.quote(str(out))}"
+    then(f"guiderail train CONFIG data.train={shlex.quote(data)} {flags}")
 
 
 def _examples(episodes: Sequence[Episode], data: str, out: Path, count: int, source: Path | None) -> Examples | None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Literal
 
+from guiderail.agent.errors import SetupError
 from guiderail.agent.types import Action, Answer, Box, Outcome, Screenshot, Step, TargetBox
 from guiderail.envs.live.device import Device
 from guiderail.envs.pocket.files import Files
@@ -135,6 +136,10 @@ class PocketTasks:
     style: str = "easy"
     size: tuple[int, int] | None = None
     device: Connection = "android_env"
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise SetupError(f"{self.n} tasks: expected 1 or more")
 
     def listed(self) -> Sequence[tuple[str, tuple[str, ...]]]:
         memory = {template.name: template.memory for template in TEMPLATES}

@@ -125,6 +125,8 @@ def score_live(
         raise SetupError("--resume continues the run in a folder; give the folder as --out")
     check_out(out, live.resume)
     listed = world.listed()
+    if not listed:
+        raise SetupError(f"{name} lists no task with these options")
     templates = {task: names[0].partition(":")[2] for task, names in listed if names}
     jobs = [Job(task, sample) for sample in range(live.repeats) for task, _ in listed]
     spoken = voice(who)

@@ -65,9 +65,12 @@ def _size(prompt: Prompt, encoder: Encoder) -> float:
     return text / 3 + sum(encoder.image_tokens(picture) for picture in prompt.pictures)
 
 
-def check_budget(episodes: Sequence[Episode], dialogue: Dialogue, encoder: Encoder) -> None:
+LONGER = "add to the command model.max_prompt_tokens={}, or lower model.images or model.max_pixels"
+
+
+def check_budget(episodes: Sequence[Episode], dialogue: Dialogue, encoder: Encoder, advice: str = LONGER) -> None:
     """SetupError before training when even the experts' own words do not fit the prompt budget, with one that fits them.
-    The 64 prompts that look longest are counted."""
+    The 64 prompts that look longest are counted. advice: what to do, with the budget for {}."""
     tokens, where = 0, ""
     last = ((expert_prompt(episode, len(episode.steps) - 1, dialogue), episode) for episode in episodes)
     for prompt, episode in nlargest(64, last, key=lambda one: _size(one[0], encoder)):
@@ -77,6 +80,6 @@ def check_budget(episodes: Sequence[Episode], dialogue: Dialogue, encoder: Encod
             tokens, where = max((tokens, where), (error.tokens, f"{episode.source}, {len(episode.steps)} steps"))
     if tokens:
         raise SetupError(
-            f"{where}: the last prompt has {tokens} tokens, the limit is {encoder.max_prompt_tokens}; add to the command "
-            f"model.max_prompt_tokens={-(-tokens // 100) * 100}, or lower model.images or model.max_pixels"
+            f"{where}: the last prompt has {tokens} tokens, the limit is {encoder.max_prompt_tokens}; "
+            + advice.format(-(-tokens // 100) * 100)
         )

@@ -1,6 +1,7 @@
 """What a served model is asked with: the voice beside its weights, its own resize rule, or a refusal."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from guiderail.agent.errors import SetupError
 from guiderail.agent.screen import Vision
 from guiderail.agent.shipped import SHIPPED
-from guiderail.launch.agents import AgentSpec, Voice, read_voice, voice
+from guiderail.launch.agents import AgentSpec, Voice, read_voice, sampling, voice
 
 TINY = Vision(16, 1024, 1048576)
 URL = "http://127.0.0.1:9/v1"
@@ -66,3 +67,9 @@ def test_a_broken_voice_file_is_a_setup_error(tmp_path, vision):
     (tmp_path / "guiderail.json").write_text(json.dumps({"vision": vision}))
     with pytest.raises(SetupError, match=r"guiderail\.json"):
         read_voice(tmp_path)
+
+
+@pytest.mark.parametrize("temperature", [-0.1, math.nan, math.inf])
+def test_a_temperature_is_a_number_from_0_on(temperature):
+    with pytest.raises(SetupError, match="expected 0, which is greedy, or more"):
+        sampling(Voice(), temperature)

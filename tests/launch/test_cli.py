@@ -127,6 +127,12 @@ def test_real_recordings_without_images(capfd):
         (["gate", "DATA", "--swipes", "fingers"], "did you mean 'finger'"),
         (["record", "pocket", "--out", "DATA/x", "--size", "big"], "WIDTHxHEIGHT"),
         (["record", "pocket", "--out", "DATA/x", "--split", "dev"], "expected one of"),
+        (
+            ["record", "attempts", "pocket", "n=0", "--model", "tiny-sft", "--out", "DATA/x"],
+            "0 tasks: expected 1 or more",
+        ),
+        (["evaluate", "pocket", "--tasks", "0", "--agent", "random"], "0 tasks: expected 1 or more"),
+        (["evaluate", "pocket", "--agent", "random", "--temperature", "-1"], "Invalid value for '--temperature'"),
         (["rejudge", "DATA", "--rules", "guiderail"], "is not there; is"),
         (["train", "DATA/none.yaml"], "no config file"),
     ],

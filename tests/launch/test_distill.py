@@ -55,6 +55,16 @@ def test_a_wrong_teacher_is_said_at_once(data, given, said):
     assert said in message
 
 
+def test_minilm_names_the_recording_whose_prompt_is_too_long(data, tmp_path):
+    rows = (data / "episodes.jsonl").read_text().splitlines()
+    rows[4] = json.dumps(json.loads(rows[4]) | {"goal": "milk " * 2000})
+    long = shutil.copytree(data, tmp_path / "long")
+    (long / "episodes.jsonl").write_text("\n".join(rows) + "\n")
+    message = call("distill", "minilm", "--teacher", "tiny-sft", "--data", long, "--out", tmp_path / "out", code=1)
+    assert "episodes.jsonl:5" in message
+    assert "write max_prompt_tokens" in message
+
+
 def test_distillation_has_no_advantage_and_no_filter():
     config = load_config(CONFIGS / "tiny_distill.yaml", ["data.train=x"])
     assert (config.method.episode_weight, config.method.step_weight, config.method.spread_of) == (0.0, 0.0, "none")
