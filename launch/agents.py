@@ -113,6 +113,9 @@ class AgentSpec:
             one_of("--agent", self.agent, AGENTS)
         if self.processor is not None and self.server is None:
             raise SetupError("--processor says what a server runs; give it with --server, or remove it")
+        for option, value in (("--images", self.images), ("--max-new-tokens", self.max_new_tokens)):
+            if value is not None and value < 1:
+                raise SetupError(f"{option} {value}: expected 1 or more")
 
     @property
     def name(self) -> str:

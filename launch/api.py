@@ -173,13 +173,20 @@ def train(
             raise SetupError("overrides go with a config's name or file; change the Config itself")
         chosen = config
     else:
-        chosen = load_config(configs.find(str(config)), [f"{key}={value}" for key, value in (overrides or {}).items()])
+        chosen = load_config(
+            configs.find(str(config)), [f"{key}={_yaml(value)}" for key, value in (overrides or {}).items()]
+        )
     folder = Path(out)
     before.check(chosen, folder, resume)
     parts.require("torch", "train")
     from guiderail.launch.train import train as trained
 
     return trained(chosen, folder, resume, None if progress is None else _watch(progress))
+
+
+def _yaml(value: object) -> str:
+    """A value of Python as an override has it; a text is read as on the command line."""
+    return "null" if value is None else str(list(value) if isinstance(value, tuple) else value)
 
 
 def _watch(progress: Progress) -> Callable[[int, int], None]:

@@ -106,7 +106,7 @@ def cells(title: str, result: Mapping[str, Any], kinds: Sequence[str]) -> Table:
         names = [f"{area} {kind}".strip() for kind in kinds]
         total = found[area] if area else whole
         row = [_rate(found.get(name)) for name in names]
-        table.add_row(area or "all", *row, _rate(total), str(total["n"]), end_section=area == areas[-1])
+        table.add_row(area or "all", *row, _rate(total), str(total["n"]), end_section=area in areas[-1:])
     table.caption = f"mean of cells {percent(result['cell_mean'])}, unreadable {result['unreadable']}"
     return table
 

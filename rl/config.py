@@ -21,6 +21,7 @@ from guiderail.envs.recordings.match import ALL_RULES
 from guiderail.patch.base import PATCHES
 from guiderail.rl.credit.named import CREDITS, LIVE_CREDITS, REWARDS
 from guiderail.rl.sections import (
+    MADE,
     Data,
     Difficulty,
     Fork,
@@ -258,9 +259,6 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         except SetupError as error:
             raise SetupError(f"{path}: {key}: {error}") from error
     return config
-
-
-MADE = "made"
 
 
 def validated(content: Any, path: Path, made: bool = False) -> Config:

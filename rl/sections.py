@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from guiderail.agent.dialects import DIALECTS
 from guiderail.agent.dialogue import Window
@@ -16,6 +16,9 @@ from guiderail.envs.recordings.match import ALL_RULES
 from guiderail.patch.base import PATCHES
 from guiderail.rl.credit.named import CREDITS, LIVE_CREDITS, REWARDS
 from guiderail.rl.credit.uis1 import CreditRules, EpisodeMode, ReturnMode, SpreadOf
+
+MADE = "made"
+"""The context in which the config of a run is read that was made with it: keys are read that training refuses."""
 
 
 class Section(BaseModel):
@@ -236,8 +239,8 @@ class Method(Section):
 
     @field_validator("patch_budget")
     @classmethod
-    def _budget(cls, value: Any) -> Any:
-        if isinstance(value, int) and value < 0:
+    def _budget(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, int) and value < 0 and info.context != MADE:
             raise ValueError(f"expected 0 or more repairs, unlimited (-1 of UI-S1's code) or falling, got {value}")
         return value
 

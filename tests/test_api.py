@@ -164,3 +164,17 @@ def test_a_result_becomes_pages_and_a_bundle(tmp_path):
         gr.verify(tmp_path / "sop.zip")
     with pytest.raises(gr.SetupError, match="not empty and not a report"):
         gr.report([tmp_path / "sop"], tmp_path / "sop")
+
+
+def test_overrides_are_values_of_python(tmp_path):
+    def problem(value: object) -> str:
+        with pytest.raises(gr.SetupError) as refused:
+            gr.train(
+                "tiny_semi_online",
+                {"model.path": "x", "data.train": "y", "method.difficulty": value},
+                out=tmp_path / "x",
+            )
+        return str(refused.value)
+
+    assert "method.difficulty" in problem("hard")
+    assert "method.difficulty" not in problem(None)

@@ -30,7 +30,7 @@ class Keeper:
     def keep(self, attempt: Attended) -> bool:
         """Whether there was anything to keep. Raises SetupError where the folder holds another run."""
         made = attempt.rollout()
-        if not made.turns and attempt.ended != "crashed":
+        if not made.turns and attempt.ended != "crashed" and self._log is None:
             return False
         if self._log is None:
             self._log = RunLog(self.folder, KIND, about(attempt))

@@ -69,13 +69,16 @@ def confusion(entries: list[Entry]) -> dict[str, Any]:
 
 
 def first_divergence(entries: list[Entry]) -> dict[str, Any]:
-    """{bars: [{label, n, share}], never, walks}: at which step walks first leave the expert's path."""
+    """{bars: [{label, n, share}], never, walks}: at which step walks first leave the expert's path. A walk
+    that crashed on the path is none: nobody knows where it would have left."""
     counts: Counter[int] = Counter()
     never = walks = 0
     for entry in entries:
         for rollout in () if entry["live"] else entry["rollouts"]:
-            walks += 1
             at = matched(rollout)
+            if at is None and rollout["ended"] == "crashed":
+                continue
+            walks += 1
             if at is None:
                 never += 1
             else:

@@ -21,10 +21,10 @@ def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders, or folders that hold some")],
     out: Annotated[Path, typer.Option(help="folder to write; replaces an earlier report there")],
     data: Annotated[str | None, typer.Option(help="where the recording is now, if it moved")] = None,
-    width: Annotated[int, typer.Option(help="width to which wider screenshots are scaled, in pixels")] = 480,
+    width: Annotated[int, typer.Option(help="width to which wider screenshots are scaled, in pixels", min=1)] = 480,
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="also write SVG and PNG figures for papers")] = True,
     watch: Annotated[bool, typer.Option("--watch", help="rewrite the report until all runs are finished")] = False,
-    every: Annotated[float, typer.Option(help="seconds between two rewrites of --watch")] = 10.0,
+    every: Annotated[float, typer.Option(help="seconds between two rewrites of --watch", min=0)] = 10.0,
     as_json: Json = False,
 ) -> None:
     """Pages that open from disk: learning curves, every trajectory, where agent and expert disagree, before and after."""

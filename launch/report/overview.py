@@ -32,7 +32,7 @@ def headline(run: Run, entries: list[Entry]) -> list[dict[str, Any]]:
             if isinstance(row, Mapping) and isinstance(row.get(key), int | float)
         ]
     if run.kind == "train":
-        return _latest(entries)
+        return _latest(entries, bool(run.config.get("online", {}).get("expert")))
     rows = []
     for key in HEADLINES:
         interval = (metrics.get("intervals") or {}).get(key, metrics.get("interval"))
@@ -75,18 +75,23 @@ def _gate(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _latest(entries: list[Entry]) -> list[dict[str, Any]]:
-    """Exact turns and rollouts right at every step, of the last generation's groups."""
+def _latest(entries: list[Entry], expert: bool) -> list[dict[str, Any]]:
+    """Exact turns, rollouts right at every step and live success, of the last generation's groups. expert: whether live turns
+    were compared with an expert; where not, nothing says that they disagree."""
     last = max((entry["generation"] for entry in entries if entry["generation"] is not None), default=None)
     recent = [entry for entry in entries if entry["generation"] == last] if last is not None else []
-    turns = [(e["key"], float(t["outcome"] == "e")) for e in recent for r in e["rollouts"] for t in r["turns"]]
+    judged = [entry for entry in recent if expert or not entry["live"]]
+    turns = [(e["key"], float(t["outcome"] == "e")) for e in judged for r in e["rollouts"] for t in r["turns"]]
     whole = [
         (e["key"], float(all(t["outcome"] == "e" for t in r["turns"])))
-        for e in recent
+        for e in judged
         for r in e["rollouts"]
         if r["turns"]
     ]
-    return (
+    scored = [
+        (e["key"], float(r["success"])) for e in recent if e["live"] for r in e["rollouts"] if r["success"] is not None
+    ]
+    rows = (
         [
             _mean(f"Turns that agree with the expert, generation {last}", turns, "rollout/exact"),
             _mean(f"Rollouts right to the end, generation {last}", whole, "rollout/finished"),
@@ -94,6 +99,7 @@ def _latest(entries: list[Entry]) -> list[dict[str, Any]]:
         if turns and whole
         else []
     )
+    return rows + ([_attempts(f"Live success, generation {last}", scored, "rollout/success")] if scored else [])
 
 
 def learned(entries: list[Entry]) -> dict[str, str] | None:
@@ -215,10 +221,13 @@ def stages(run: Run, entries: list[Entry], curves: Curves) -> list[dict[str, Any
 
 
 def by_template(entries: list[Entry]) -> list[dict[str, Any]]:
-    """[{name, value, low, high, n}]: rollouts right at every step (live: tasks done), by template, the worst first."""
+    """[{name, value, low, high, n}]: rollouts right at every step (live: tasks done), by template, the worst first. Those that a
+    machine crashed are left out."""
     outcomes: dict[str, list[tuple[str, float]]] = {}
     for entry in entries:
         for rollout in entry["rollouts"]:
+            if rollout["ended"] == "crashed":
+                continue
             if entry["live"]:
                 if rollout["success"] is None:
                     continue

@@ -224,7 +224,7 @@ class Site:
         nav += [{"title": "Before/after", "href": "compare.html", "here": False}] if pairs else []
         titles = KINDS | {page.run.kind: page.run.kind for page in pages if page.run.kind not in KINDS}
         kinds = [
-            (titles[kind], max((row["columns"] for row in rows), key=len), rows)
+            (titles[kind], _columns(rows), rows)
             for kind in titles
             if (rows := [_row(page) for page in pages if page.run.kind == kind])
         ]
@@ -285,16 +285,19 @@ def _diverging(page: Page) -> bool:
 
 def _row(page: Page) -> dict[str, Any]:
     headline = page.parts["headline"]
-    columns = [h["title"].partition(", generation")[0] for h in headline]
     return {
         "name": page.run.name,
         "href": f"{page.home}index.html",
         "live": page.run.metrics is None,
         "model": model(page.run),
-        "headline": headline,
-        "columns": columns,
+        "cells": {h["title"].partition(", generation")[0]: h for h in headline},
         "started": when(page.run.record),
     }
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of all cells, those of the row with most of them first."""
+    return [*dict.fromkeys(name for row in sorted(rows, key=lambda row: -len(row["cells"])) for name in row["cells"])]
 
 
 def _pair(before: Page, after: Page) -> dict[str, Any]:

@@ -61,7 +61,9 @@ def discover(folders: Sequence[Path]) -> list[Run]:
                 f"{folder} holds no run: no run.json in it or below it; give what was --out of "
                 "guiderail train or guiderail evaluate"
             )
-        found |= {path: folder.name if path == folder else path.relative_to(folder).as_posix() for path in below}
+        found |= {
+            path: folder.resolve().name if path == folder else path.relative_to(folder).as_posix() for path in below
+        }
     names = list(found.values())
     unique = {path: name if names.count(name) == 1 else str(path) for path, name in found.items()}
     runs = [_run(path, name) for path, name in unique.items()]

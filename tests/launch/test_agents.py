@@ -73,3 +73,9 @@ def test_a_broken_voice_file_is_a_setup_error(tmp_path, vision):
 def test_a_temperature_is_a_number_from_0_on(temperature):
     with pytest.raises(SetupError, match="expected 0, which is greedy, or more"):
         sampling(Voice(), temperature)
+
+
+@pytest.mark.parametrize("given", [{"images": 0}, {"images": -1}, {"max_new_tokens": 0}, {"max_new_tokens": -5}])
+def test_an_agent_sees_and_says_at_least_one(given):
+    with pytest.raises(SetupError, match="expected 1 or more"):
+        AgentSpec(model="tiny-sft", **given)

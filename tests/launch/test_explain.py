@@ -74,6 +74,15 @@ def test_a_run_with_a_key_that_is_refused_now_can_be_read(run, tmp_path):
     assert "method.repetition is of live attempts" in again
 
 
+def test_a_run_with_a_value_that_is_refused_now_can_be_read(run, tmp_path):
+    older = shutil.copytree(run, tmp_path / "older", ignore=shutil.ignore_patterns("checkpoint-*", "model", "runs"))
+    record = json.loads((older / "run.json").read_text())
+    record["legs"][-1]["about"]["config"]["method"]["patch_budget"] = -1
+    (older / "run.json").write_text(json.dumps(record))
+    assert call("explain", older, *of(lines(older)[0]), "--step", 0, "--json")["agrees"]
+    assert "expected 0 or more repairs" in refused("train", CONFIG, "method.patch_budget=-1", "--out", tmp_path / "x")
+
+
 def test_an_edited_advantage_is_reported(run, tmp_path):
     bent = shutil.copytree(run, tmp_path / "bent", ignore=shutil.ignore_patterns("checkpoint-*", "model", "runs"))
     rows = lines(run)

@@ -194,3 +194,10 @@ def test_a_run_folder_in_use_is_refused_before_data_world_or_model_is_looked_at(
     with locked(tmp_path / "busy"):
         error = CliRunner().invoke(app, [*words[:-1], str(tmp_path / "busy")]).exception
     assert "busy is being written by another process" in str(error)
+
+
+def test_a_table_of_cells_without_any_item_can_be_shown():
+    from guiderail.launch import show
+    from guiderail.rl.score.screenspot import KINDS, by_cell
+
+    assert show.cells("nothing was scored", by_cell([], {}), KINDS).row_count == 1

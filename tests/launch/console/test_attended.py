@@ -380,6 +380,23 @@ def test_a_kept_attempt_is_written_anew_after_an_undo(attend, tmp_path):
     assert (row["ended"], len(row["turns"])) == ("finished", 1)
 
 
+def test_a_kept_attempt_that_was_taken_back_whole_is_no_success(attend, tmp_path):
+    from guiderail.launch.console.keep import Keeper
+    from guiderail.rl.runs.log import read_rollouts
+
+    attempt, keeper = attend(place(), expert), Keeper(tmp_path / "run")
+    attempt.act(Terminate("failure"))
+    until(lambda: attempt.phase == "over")
+    assert keeper.keep(attempt)
+    attempt.undo()
+    until(lambda: attempt.phase == "ready")
+    attempt.stop()
+    keeper.keep(attempt)
+    keeper.close()
+    (row,) = read_rollouts(tmp_path / "run")
+    assert (row["ended"], row["turns"]) == ("stopped", [])
+
+
 @pytest.mark.slow
 def test_a_model_answers_as_in_an_evaluation_with_the_same_seed(attend):
     pytest.importorskip("torch")

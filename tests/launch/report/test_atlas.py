@@ -223,3 +223,25 @@ def test_early_against_late_needs_three_generations():
 def test_a_click_off_to_one_side_is_said_in_words():
     entries = [entry(str(i), [turn(0, "t", at=(0.53, 0.5))]) for i in range(3)]
     assert atlas.offsets(entries)["words"] == "the median click lands 3.0 % of the screen right of the expert's point"
+
+
+def test_what_a_machine_crashed_is_neither_wrong_nor_right():
+    crashed = entry("x", [turn(0, "e")], template="b")
+    crashed["rollouts"][0]["ended"] = "crashed"
+    entries = [entry("y", [turn(0, "e"), turn(1, "e")]), crashed]
+    found = atlas.first_divergence(entries)
+    assert (found["never"], found["walks"]) == (1, 1)
+    assert [row["name"] for row in by_template(entries)] == ["a"]
+
+
+@pytest.mark.parametrize("expert", [True, False])
+def test_live_turns_that_nobody_judged_do_not_disagree(tmp_path, expert):
+    run = run_of(tmp_path, "train", config={"online": {"expert": expert}, "method": {"algorithm": "online"}})
+    attempts = live_entry("a@0", True, False) | {"generation": 3}
+    for rollout in attempts["rollouts"]:
+        rollout["turns"] = [turn(0, "e" if expert else "l")]
+    found = [(row["name"], row["value"]) for row in headline(run, [attempts])]
+    agreement = [
+        (f"{what}, generation 3", 1.0) for what in ("Turns that agree with the expert", "Rollouts right to the end")
+    ]
+    assert found == agreement * expert + [("Live success, generation 3", 0.5)]

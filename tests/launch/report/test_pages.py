@@ -25,7 +25,7 @@ from guiderail.launch.report.runs import curves, discover, recording
 from guiderail.rl.runs.log import RunLog
 from guiderail.rl.runs.metrics import METRICS
 from tests.launch.report.conftest import EVIL
-from tests.launch.report.synthetic import training_run
+from tests.launch.report.synthetic import sop_run, training_run
 
 
 class Tags(HTMLParser):
@@ -407,3 +407,27 @@ def test_the_recording_is_found_from_where_the_command_was_started(data, tmp_pat
     monkeypatch.chdir(tmp_path)
     found = recording(discover([tmp_path / "work" / run])[0], None)
     assert len(found.episodes) == 20
+
+
+def test_a_rate_stands_below_its_own_name(data, tmp_path):
+    sop_run(data, tmp_path / "study" / "done")
+    sop_run(data, tmp_path / "study" / "under-way")
+    (tmp_path / "study" / "under-way" / "metrics.json").unlink()
+    build([tmp_path / "study"], tmp_path / "report", plots=False)
+    text = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    (row,) = re.findall(r"<tr><th><a href=.under-way/index.html.*?</tr>", text, re.DOTALL)
+    cells = re.findall(r"<td data-name=.([^>]*).>", row)
+    assert cells == ["Turns that agree so far"]
+    assert row.count('class="none"') == 3
+
+
+def test_the_folder_one_is_in_has_its_name(study, tmp_path, monkeypatch):
+    run = discover([study])[0].folder
+    monkeypatch.chdir(run)
+    assert [one.name for one in discover([Path()])] == [run.name]
+
+
+@pytest.mark.parametrize("option", [["--width", "0"], ["--every", "-1"]])
+def test_options_out_of_range_are_refused(study, tmp_path, option):
+    result = CliRunner().invoke(app, ["report", str(study), "--out", str(tmp_path / "x"), *option])
+    assert result.exit_code == 2
