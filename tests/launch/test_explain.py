@@ -62,25 +62,18 @@ def test_every_turn_of_a_run_is_explained(run):
     assert "counted from 0" in refused("explain", run, *of(lines(run)[0]), "--step", 0, "--token", 999)
 
 
-def test_a_run_with_a_key_that_is_refused_now_can_be_read(run, tmp_path):
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [("repetition", 0.1, "method.repetition is of live attempts"), ("patch_budget", -1, "expected 0 or more repairs")],
+)
+def test_a_run_with_what_is_refused_now_can_be_read(run, tmp_path, key, value, said):
     older = shutil.copytree(run, tmp_path / "older", ignore=shutil.ignore_patterns("checkpoint-*", "model", "runs"))
     record = json.loads((older / "run.json").read_text())
-    record["legs"][-1]["about"]["config"]["method"]["repetition"] = 0.1
+    record["legs"][-1]["about"]["config"]["method"][key] = value
     (older / "run.json").write_text(json.dumps(record))
     assert call("explain", older, *of(lines(older)[0]), "--step", 0, "--json")["agrees"]
-    again = refused(
-        "train", CONFIG, *SMALL, "method.repetition=0.1", "model.path=x", "data.train=x", "--out", tmp_path / "x"
-    )
-    assert "method.repetition is of live attempts" in again
-
-
-def test_a_run_with_a_value_that_is_refused_now_can_be_read(run, tmp_path):
-    older = shutil.copytree(run, tmp_path / "older", ignore=shutil.ignore_patterns("checkpoint-*", "model", "runs"))
-    record = json.loads((older / "run.json").read_text())
-    record["legs"][-1]["about"]["config"]["method"]["patch_budget"] = -1
-    (older / "run.json").write_text(json.dumps(record))
-    assert call("explain", older, *of(lines(older)[0]), "--step", 0, "--json")["agrees"]
-    assert "expected 0 or more repairs" in refused("train", CONFIG, "method.patch_budget=-1", "--out", tmp_path / "x")
+    words = ["train", CONFIG, *SMALL, f"method.{key}={value}", "model.path=x", "data.train=x", "--out", tmp_path / "x"]
+    assert said in refused(*words)
 
 
 def test_an_edited_advantage_is_reported(run, tmp_path):
