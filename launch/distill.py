@@ -22,6 +22,7 @@ from guiderail.launch.agents import features_folder, read_voice
 from guiderail.launch.before import check_out
 from guiderail.launch.going_on import going_on, then
 from guiderail.launch.options import spread
+from guiderail.rl.keys.training import LARGEST_SEED
 from guiderail.rl.runs.log import RunLog, run_log
 
 app = typer.Typer(no_args_is_help=True, help="A small model from a large one of the same tokenizer.")
@@ -55,7 +56,7 @@ class MiniLM:
     rate: Annotated[float, typer.Option(help="learning rate, falling to zero")] = 5e-4
     thoughts: Annotated[bool, typer.Option(help="whether the experts' turns hold the recorded thoughts")] = True
     save_every: Annotated[int, typer.Option(help="updates between two checkpoints", min=1)] = 100
-    seed: Annotated[int, typer.Option(help="of the order of the turns")] = 0
+    seed: Annotated[int, typer.Option(help="of the order of the turns", min=0, max=LARGEST_SEED)] = 0
 
 
 @app.callback()
@@ -71,6 +72,8 @@ def minilm(
     resume: Annotated[bool, typer.Option("--resume", help="continue from the last checkpoint in --out")] = False,
 ) -> None:
     """A student of fewer layers or a smaller width, whose attention relates tokens as its teacher's does (MiniLM)."""
+    if not 0 < asked.rate < math.inf:
+        raise SetupError(f"--rate {asked.rate}: expected a number above 0")
     parts.require("torch", "train")
     check_model(asked.teacher, "--teacher ")
     check_out(out, resume)

@@ -34,6 +34,9 @@ from guiderail.rl.runs.log import holds_results
 FAILED = 1
 """Exit code where the goal was checked and not reached, or the agent ran out of steps."""
 
+CLOSING = 5.0
+"""Seconds that the device has to be given back. A thread that still runs when the program ends can abort it."""
+
 Device = Annotated[
     str,
     typer.Option(
@@ -89,9 +92,12 @@ def run(
         if keeper:
             keeper.close()
         attempt.close()
-    if attempt.note:
-        raise SetupError(attempt.note)
-    _tell(attempt, as_json, out if kept else None)
+    try:
+        if attempt.note:
+            raise SetupError(attempt.note)
+        _tell(attempt, as_json, out if kept else None)
+    finally:
+        attempt.join(CLOSING)
 
 
 def _check_out(out: Path | None) -> None:

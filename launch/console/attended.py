@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -125,10 +126,14 @@ class Attended(Standing):
     def _within(self, doing: str, seconds: float | None = None) -> Iterator[None]:
         """The attempt ends as crashed where the block takes longer; its thread then finds out when the block ends."""
         limit = seconds or self.options.patience.step
+        attempt = weakref.ref(
+            self
+        )  # a timer's thread ends a little later, and must not be the one that frees the model
 
         def lost() -> None:
-            self._left = True
-            self._end("crashed", None, f"{doing} took longer than {limit:g} s")
+            if (late := attempt()) is not None:
+                late._left = True
+                late._end("crashed", None, f"{doing} took longer than {limit:g} s")
 
         timer = threading.Timer(limit, lost)
         timer.daemon = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -109,10 +110,34 @@ def checked(training: Mapping[str, Any], algorithm: str) -> dict[str, Any]:
                 "see the sections model, method and rollout"
             )
     made = {key: _value(key, value, known[key]) for key, value in training.items()}
+    for key, value in made.items():
+        _check_number(key, value)
     _check_trackers(made.get("report_to") or [])
     if algorithm != "sft":
         _check_rl(made)
     return made
+
+
+_COUNTS = ("gradient_accumulation_steps", "steps_per_generation", "num_iterations", "per_device_train_batch_size")
+_SIGNED = ("max_steps", "local_rank", "entropy_coef", "entropy_coef_min", "entropy_coef_max")
+_SEEDS = ("seed", "data_seed")
+LARGEST_SEED = 2**32 - 1
+
+
+def _check_number(key: str, value: Any) -> None:
+    """Raises SetupError for a number that no trainer can use."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if key in _SEEDS and not 0 <= value <= LARGEST_SEED:
+        raise SetupError(f"training.{key} is {value}, expected 0 to {LARGEST_SEED}")
+    if not math.isfinite(value):
+        raise SetupError(f"training.{key} is {value}, expected a finite number")
+    if key in _COUNTS and value <= 0:
+        raise SetupError(f"training.{key} is {value}, expected 1 or more")
+    if key not in _SIGNED and value < 0:
+        raise SetupError(f"training.{key} is {value}, expected 0 or more")
+    if key in ("max_steps", "num_train_epochs") and value == 0:
+        raise SetupError(f"training.{key} is 0, expected more: nothing would be trained")
 
 
 def _check_rl(training: dict[str, Any]) -> None:
@@ -128,9 +153,6 @@ def _check_rl(training: dict[str, Any]) -> None:
         # cispo takes min(ratio, epsilon_high) as weight. TRL puts epsilon there, so every weight would be 0.2.
         raise SetupError("training.loss_type cispo needs training.epsilon_high, the largest ratio: set it to 5.0")
     steps, micro = given.get("steps_per_generation"), given["gradient_accumulation_steps"]
-    for key in ("gradient_accumulation_steps", "steps_per_generation", "num_iterations"):
-        if given.get(key) is not None and given[key] < 1:
-            raise SetupError(f"training.{key} is {given[key]}, expected 1 or more")
     if steps is not None and steps % micro:
         raise SetupError(
             f"training.steps_per_generation {steps} is not a multiple of gradient_accumulation_steps {micro}; an update "

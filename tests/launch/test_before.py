@@ -74,7 +74,7 @@ def test_a_tracker_that_is_missing_is_said_before_torch_is_imported(here):
 
 MISTAKES = [  # in the order in which they are answered when all are made at once
     ("training.learning_rat=1", "unknown key training.learning_rat, did you mean 'learning_rate'"),
-    ("training.max_steps=0", "training.max_steps is 0; set it to a multiple of"),
+    ("training.max_steps=0", "training.max_steps is 0, expected more"),
     ("data.train=nowhere", "no recorded episodes at nowhere"),
     ("model.path=nowhere/at/all", "no model folder nowhere/at/all; give model.path=FOLDER"),
     ("model.adapter=./nowhere", "no adapter folder ./nowhere; give model.adapter=FOLDER"),

@@ -55,6 +55,13 @@ def test_a_wrong_teacher_is_said_at_once(data, given, said):
     assert said in message
 
 
+@pytest.mark.parametrize("rate", ["0", "-0.1", "nan"])
+def test_minilm_needs_a_rate_to_learn_at(data, tmp_path, rate):
+    words = ["distill", "minilm", "--teacher", "tiny-sft", "--data", data, "--rate", rate, "--out", tmp_path / "small"]
+    assert f"--rate {float(rate)}: expected a number above 0" in call(*words, code=1)
+    assert not (tmp_path / "small").exists()
+
+
 def test_minilm_names_the_recording_whose_prompt_is_too_long(data, tmp_path):
     rows = (data / "episodes.jsonl").read_text().splitlines()
     rows[4] = json.dumps(json.loads(rows[4]) | {"goal": "milk " * 2000})

@@ -215,6 +215,19 @@ def test_an_attempt_is_found_again_before_any_of_its_steps(folder):
             find(folder, **({"unit": "toggle-test-1-live", "sample": 0, "step": 0} | wrong))
 
 
+def test_the_device_is_given_back_before_the_program_ends(monkeypatch):
+    """A thread that was still at work when Python ended aborted it, with exit code 134."""
+    gone = []
+
+    def slowly(attempt):
+        time.sleep(0.5)
+        gone.append(attempt)
+
+    monkeypatch.setattr(run.Attended, "_give_back", slowly)
+    invoke("run", "--agent", "expert", "--device", "pocket:toggle")
+    assert len(gone) == 1
+
+
 def test_half_blocks_show_two_pixels_per_character():
     image = Image.new("RGB", (2, 4), "red")
     image.paste("blue", (0, 2, 2, 4))

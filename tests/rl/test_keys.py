@@ -69,11 +69,24 @@ def test_the_list_is_the_installed_trls():
         ({"steps_per_generation": 6}, "is not a multiple of gradient_accumulation_steps 4"),
         ({"max_steps": 3, "steps_per_generation": 8}, "multiple of 2 updates per generation"),
         ({"max_steps": None}, "training.max_steps is None, expected a whole number"),
+        ({"learning_rate": -1e-6}, "training.learning_rate is -1e-06, expected 0 or more"),
+        ({"beta": float("nan")}, "training.beta is nan, expected a finite number"),
+        ({"weight_decay": -0.1}, "training.weight_decay is -0.1, expected 0 or more"),
+        ({"seed": -1}, "training.seed is -1, expected 0 to 4294967295"),
+        ({"num_train_epochs": 0}, "training.num_train_epochs is 0, expected more"),
     ],
 )
 def test_a_mistake_is_named_without_trl(training, message):
     with pytest.raises(SetupError, match=message):
         checked(RL | training, "semi-online")
+
+
+def test_sft_must_train_on_something():
+    with pytest.raises(SetupError, match="max_steps is 0, expected more"):  # TRL would train three epochs
+        checked({"max_steps": 0}, "sft")
+    with pytest.raises(SetupError, match="per_device_train_batch_size is 0, expected 1 or more"):
+        checked({"per_device_train_batch_size": 0}, "sft")
+    assert checked({"max_steps": -1, "num_train_epochs": 1.0}, "sft")["max_steps"] == -1
 
 
 def test_neither_updates_nor_epochs():

@@ -1,8 +1,10 @@
 """An attempt with a person in it, without any web: on Pocket, on Pocket behind the real adb client, on MiniWoB++."""
 
+import gc
 import shutil
 import threading
 import time
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -12,6 +14,7 @@ pytest.importorskip("android_env")
 from guiderail.agent.errors import EnvCrashed
 from guiderail.agent.types import Answer, Click, Open, Point, Swipe, SystemButton, Terminate, Type, Wait
 from guiderail.envs.live.attempts import Patience, by_expert
+from guiderail.launch.console.attended import Attended
 from guiderail.launch.console.devices import DeviceSpec, Place, open_place
 from guiderail.launch.console.standing import Options
 from guiderail.launch.console.view import view
@@ -395,6 +398,27 @@ def test_a_kept_attempt_that_was_taken_back_whole_is_no_success(attend, tmp_path
     keeper.close()
     (row,) = read_rollouts(tmp_path / "run")
     assert (row["ended"], row["turns"]) == ("stopped", [])
+
+
+def test_the_thread_of_a_deadline_never_frees_the_model(monkeypatch):
+    """It ends a little after the act. Where it freed the last tensors while Python ended, the program was aborted."""
+    timers = []
+
+    class Kept(threading.Timer):
+        def __init__(self, *given):
+            super().__init__(*given)
+            timers.append(self)
+
+    monkeypatch.setattr(threading, "Timer", Kept)
+    attempt = Attended(place(), expert)
+    settled(attempt)
+    attempt.close()
+    assert attempt.join(10)
+    freed = weakref.ref(attempt)
+    del attempt
+    gc.collect()
+    assert timers
+    assert freed() is None
 
 
 @pytest.mark.slow
