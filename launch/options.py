@@ -110,6 +110,6 @@ def one_of(option: str, value: str, known: Sequence[Name]) -> Name:
 def parse_size(option: str, text: str, other: str = "") -> tuple[int, int]:
     """(width, height) of "WIDTHxHEIGHT". Raises SetupError for anything else; `other`: what the option also takes."""
     width, x, height = text.partition("x")
-    if not x or not width.isdigit() or not height.isdigit():
+    if not x or not width.isdecimal() or not height.isdecimal():
         raise SetupError(f"{option} {text!r}: expected WIDTHxHEIGHT, such as 1080x2400{other}")
     return int(width), int(height)

@@ -56,9 +56,9 @@ def curve(name: str, points: Sequence[tuple[int, float]]) -> Markup:
     points = [(x, y) for x, y in points if math.isfinite(y)]
     if not points:
         return Markup("")
-    points = points[:: max(1, len(points) // 600)]
     low, high = min(y for _, y in points), max(y for _, y in points)
     first, last = points[0][0], points[-1][0]
+    points = [*points[: -1 : max(1, len(points) // 600)], points[-1]]
     left, right, top, bottom = 50.0, W - 6.0, 8.0, H - 16.0
 
     def at(x: float, y: float) -> tuple[float, float]:

@@ -65,7 +65,7 @@ def test_names_and_sizes_say_what_is_expected():
     with pytest.raises(SetupError, match="--style 'wild': expected easy or free"):
         one_of("--style", "wild", ("easy", "free"))
     assert parse_size("--size", "160x288") == (160, 288)
-    for text in ("big", "160", "x288", "-1x5", ""):
+    for text in ("big", "160", "x288", "-1x5", "²x5", ""):
         with pytest.raises(SetupError, match=r"--size .*expected WIDTHxHEIGHT"):
             parse_size("--size", text)
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from guiderail.agent.errors import DataError, SetupError
 from guiderail.launch.cli import app
 from guiderail.launch.report import names
+from guiderail.launch.report.charts import curve
 from guiderail.launch.report.chunks import script_json, telling
 from guiderail.launch.report.compare import Change, said
 from guiderail.launch.report.entries import read_entries
@@ -210,6 +211,16 @@ def test_a_run_under_way_is_shown_as_far_as_it_is(data, tmp_path):
 
 def lines_until_broken(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "rollouts.jsonl").read_text().split("\n")[:-1]]
+
+
+def test_a_long_curve_is_thinned_but_its_ends_and_extremes_are_said():
+    points = [(update, 0.5) for update in range(2000)]
+    points[1] = (1, 9.0)
+    points[-1] = (1999, 0.25)
+    drawn = str(curve("loss", points))
+    assert "loss: from 0.5 to 0.25 at update 1999" in drawn
+    assert ">update 1999<" in drawn
+    assert ">9<" in drawn
 
 
 def test_curves_come_from_tensorboard_or_the_last_checkpoint(tmp_path):
